@@ -1,0 +1,104 @@
+"""Finding what is registered: every class with a card of its own in a room's modules, plus users' own classes.
+
+A class is registered by being defined, with a class attribute `card`, in a module of its room. There is no list to
+keep and no import side effect: discovery walks the package. A module that fails to import is an error, and so is a name
+that is taken twice.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from contexture.errors import InputError
+from contexture.protocols import Card, LearnerCard, MixerCard, TaskCard
+
+ROOMS: dict[str, tuple[str, type[Card]]] = {
+    "learners": ("contexture.learners", LearnerCard),
+    "mixers": ("contexture.mixers", MixerCard),
+    "tasks": ("contexture.tasks", TaskCard),
+}
+
+
+def _modules(package: str) -> Iterator[ModuleType]:
+    root = importlib.import_module(package)
+    yield root
+    for found in pkgutil.walk_packages(root.__path__, prefix=f"{package}."):
+        yield importlib.import_module(found.name)
+
+
+def _classes(module: ModuleType, kind: type[Card]) -> Iterator[type[Any]]:
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and value.__module__ == module.__name__
+            and isinstance(vars(value).get("card"), kind)
+        ):
+            yield value
+
+
+@cache
+def _built_in(room: str) -> dict[str, type[Any]]:
+    package, kind = ROOMS[room]
+    found: dict[str, type[Any]] = {}
+    for module in _modules(package):
+        for cls in _classes(module, kind):
+            if cls.card.name in found:
+                raise InputError(f"two {room} are named {cls.card.name!r}: {found[cls.card.name]} and {cls}")
+            found[cls.card.name] = cls
+    for point in entry_points(group=f"contexture.{room}"):
+        cls = point.load()
+        if not isinstance(getattr(cls, "card", None), kind):
+            raise InputError(f"the entry point {point.value!r} has no {kind.__name__} named `card`")
+        if cls.card.name in found:
+            raise InputError(f"the entry point {point.value!r} takes the name {cls.card.name!r}, which exists already")
+        found[cls.card.name] = cls
+    return dict(sorted(found.items()))
+
+
+def registered(room: str) -> dict[str, type[Any]]:
+    """Every registered class of a room ("learners", "mixers", "tasks") by its card's name, sorted."""
+    return dict(_built_in(room))
+
+
+def from_file(spec: str, room: str) -> type[Any]:
+    """Load a user's own class from "path/to/file.py:ClassName" and check that its card fits the room."""
+    path_text, _, name = spec.rpartition(":")
+    path = Path(path_text)
+    if not path_text or not path.is_file():
+        raise InputError(f"{spec!r} does not name a file: write it as path/to/file.py:ClassName")
+    module_spec = importlib.util.spec_from_file_location(f"contexture_user_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
+    cls = getattr(module, name, None)
+    if not isinstance(cls, type):
+        raise InputError(f"{path} defines no class {name!r}")
+    if not isinstance(getattr(cls, "card", None), ROOMS[room][1]):
+        raise InputError(f"{path}:{name} has no class attribute `card` of type {ROOMS[room][1].__name__}")
+    return cls
+
+
+def find(name: str, room: str) -> type[Any]:
+    """The class registered under `name`, or a user's own "file.py:ClassName"; InputError lists what exists."""
+    if ".py:" in name:
+        return from_file(name, room)
+    known = registered(room)
+    if name not in known:
+        import difflib
+
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
+        raise InputError(f"no {room.removesuffix('s')} is named {name!r}: {hint}")
+    return known[name]
