@@ -8,7 +8,7 @@ Shapes: batch = episodes, time = examples (or tokens), features = columns, queri
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -305,9 +305,6 @@ class Task(Protocol):
     def baselines(self) -> Mapping[str, Learner | SequenceLearner]:
         """The learners that belong beside any other on this task."""
         ...
-
-
-State = NamedTuple | tuple[Any, ...]
 
 
 class CausalMixer(Protocol):
