@@ -1,0 +1,220 @@
+"""The command line: `contexture compare | predict | list | train | check | doctor`.
+
+Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
+module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
+standard error. Exit status: 0 done; 1 a check's result is not the expected one; 2 bad input; 3 no usable checkpoint;
+130 interrupted.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from contexture import __version__
+from contexture.errors import ContextureError
+
+INTERRUPTED = 130
+
+EXAMPLES = """\
+examples:
+  contexture compare diabetes                                 a bundled table, every learner that fits it
+  contexture compare houses.csv --target price                your own table (CSV or Parquet)
+  contexture compare linear-regression --learners ols,ridge,knn,transformer
+  contexture predict train.csv new.csv --target price -o predictions.csv
+  contexture list learners                                    what there is; also tasks, mixers
+  contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
+  contexture doctor                                           what to paste into a bug report
+"""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Examples first: argparse prints the description before the options, and ours holds the examples."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments are bad input: one sentence and exit status 2."""
+
+    def error(self, message: str) -> "None":  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _comma_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in _comma_list(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 20,50,100") from None
+    if not sizes or min(sizes) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of context sizes such as 20,50,100")
+    return tuple(sorted(set(sizes)))
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return value
+
+
+def _level(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading the table")
+    group.add_argument("--target", metavar="NAME|INDEX", help="the column to predict; -1 is the last")
+    group.add_argument(
+        "--type",
+        choices=("regression", "classification"),
+        help="what the target is (default: inferred and printed)",
+    )
+    group.add_argument(
+        "--categorical", type=_comma_list, default=(), metavar="A,B", help="columns to read as categories"
+    )
+    group.add_argument("--numeric", type=_comma_list, default=(), metavar="A,B", help="columns to read as numbers")
+    group.add_argument("--delimiter", metavar="CHAR", help="what separates fields (default: found out and printed)")
+    group.add_argument("--encoding", help="the file's encoding (default: found out and printed)")
+    group.add_argument(
+        "--header", action=argparse.BooleanOptionalAction, help="the first row holds names (default: inferred)"
+    )
+    group.add_argument("--drop-missing-target", action="store_true", help="drop and count rows without a target")
+
+
+def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="how every learner does as examples arrive",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture compare diabetes\n"
+        "  contexture compare houses.csv --target price --context 20,50,100\n"
+        "  contexture compare linear-regression --learners ols,ridge,gd,newton,knn,transformer\n"
+        "  contexture compare wine --json > wine.json\n\n"
+        "Shows learners the same examples and prints each one's error at several context sizes.",
+    )
+    parser.add_argument("task", metavar="TASK", help="a task from `contexture list tasks`, or a CSV or Parquet file")
+    parser.add_argument(
+        "--learners", type=_comma_list, metavar="A,B", help="names, files (mine.py:MyLearner), run folders"
+    )
+    parser.add_argument("--context", type=_sizes, metavar="N,N", help="context sizes to score at")
+    parser.add_argument("--metric", metavar="NAME", help="the loss to score by (default: the task's own)")
+    parser.add_argument("--episodes", type=_positive, metavar="N", help="prompts for each seed, or splits of a table")
+    parser.add_argument("--seeds", type=_positive, default=None, metavar="N", help="independent seeds (default 3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument("--report", metavar="FILE", help="where the HTML report goes (default: contexture-reports/)")
+    parser.add_argument("--no-report", action="store_true", help="write no report")
+    _add_reading(parser)
+
+
+def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="predictions for new rows of a table",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture predict train.csv new.csv --target price -o predictions.csv\n"
+        "  contexture predict train.csv new.csv --target -1 --learner random-forest\n\n"
+        "Learns from TRAIN and writes a row of predictions for each row of NEW: the point prediction and an interval\n"
+        "for a number, the class and its probabilities for a class. Columns are matched by name.",
+    )
+    parser.add_argument("train", metavar="TRAIN", help="a CSV or Parquet file with the target")
+    parser.add_argument("new", metavar="NEW", help="a file with the same columns; the target may be absent")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where predictions go (default: standard output)")
+    parser.add_argument("--learner", default="transformer", metavar="NAME", help="the learner (default: transformer)")
+    parser.add_argument("--level", type=_level, default=0.8, metavar="SHARE", help="the interval's level (default 0.8)")
+    _add_reading(parser)
+
+
+def _add_list(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser("list", help="the tasks, learners or mixers there are")
+    parser.add_argument("what", choices=("tasks", "learners", "mixers", "metrics"))
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train an in-context learner",
+        add_help=False,
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture train linear-regression --run-dir runs/linear\n"
+        "  contexture train linear-regression --run-dir runs/linear --resume\n"
+        "  contexture train linear-regression --help            every setting of the recipe\n",
+    )
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="what to train: linear-regression, tables")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "check",
+        help="hold your own mixer, learner or task to the laws",
+        formatter_class=_Formatter,
+        description="examples:\n  contexture check mixers mine.py:MyMixer\n  contexture check learners ridge\n",
+    )
+    parser.add_argument("room", choices=("mixers", "learners", "tasks"))
+    parser.add_argument("name", help="a registered name, or file.py:ClassName")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole parser, also for shell completion."""
+    top = _Parser(
+        prog="contexture",
+        formatter_class=_Formatter,
+        description=f"{EXAMPLES}\nA workbench for models that learn from their context.",
+    )
+    top.add_argument("--version", action="version", version=f"contexture {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_check):
+        add(commands)
+    doctor = commands.add_parser("doctor", help="the environment, for a bug report")
+    doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    completion = commands.add_parser("completion", help="print a completion script for your shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    return top
+
+
+def _print_completion(shell: str) -> int:
+    import shtab
+
+    print(shtab.complete(parser(), shell))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = parser().parse_args(arguments)
+    if options.command == "completion":
+        return _print_completion(options.shell)
+    try:
+        command = importlib.import_module(f"contexture.commands.{options.command}_command")
+        status: int = command.run(options)
+    except ContextureError as error:
+        print(f"contexture: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt as interruption:
+        said = str(interruption)
+        print(f"contexture: interrupted{'; ' + said if said else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

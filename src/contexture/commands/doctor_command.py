@@ -1,0 +1,65 @@
+"""`contexture doctor`: what a bug report needs to say about the surroundings."""
+
+import argparse
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+OPTIONAL = {
+    "pyarrow": "contexture[parquet]",
+    "pandas": "pandas",
+    "triton": "triton",
+}
+REQUIRED = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "jaxtyping",
+    "scikit-learn",
+    "tyro",
+    "rich",
+    "jinja2",
+    "matplotlib",
+    "shtab",
+)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def report() -> dict[str, Any]:
+    """Everything that `doctor` prints, as plain values."""
+    from contexture.learners.shipped import shipped
+    from contexture.ops.dispatch import describe
+    from contexture.store.environment import environment
+
+    return {
+        "environment": environment(),
+        "packages": {name: _version(name) for name in REQUIRED},
+        "optional": {name: _version(name) or f"not installed: pip install '{line}'" for name, line in OPTIONAL.items()},
+        "paths": describe(),
+        "weights": shipped(),
+    }
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report; exit status 1 if a required package or shipped weights are missing."""
+    found = report()
+    missing = [name for name, number in found["packages"].items() if number is None]
+    missing += [name for name, state in found["weights"].items() if state != "intact"]
+    if options.json:
+        json.dump(found, sys.stdout, indent=2, default=str)
+        print()
+    else:
+        for title, section in found.items():
+            print(title)
+            for name, value in section.items():
+                print(f"  {name}: {value}")
+    if missing:
+        print(f"contexture: missing or damaged: {', '.join(missing)}", file=sys.stderr)
+    return 1 if missing else 0

@@ -1,0 +1,71 @@
+"""`contexture list tasks|learners|mixers|metrics`: what is registered, from the cards."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from contexture.commands.console import console
+
+HEADINGS = {
+    "learners": ("name", "kind", "targets", "year", "summary", "paper"),
+    "mixers": ("year", "name", "summary", "paper", "causal", "state", "cost"),
+    "tasks": ("name", "episodes", "metric", "summary", "paper"),
+    "metrics": ("name", "better", "summary"),
+}
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    if what == "metrics":
+        from contexture.evaluation.metrics import METRICS
+
+        return [
+            {"name": name, "better": "lower" if metric.lower_is_better else "higher", "summary": metric.summary}
+            for name, metric in METRICS.items()
+        ]
+    from contexture.discovery import registered
+
+    rows = []
+    for cls in registered(what).values():
+        row = {heading: getattr(cls.card, heading) for heading in HEADINGS[what]}
+        rows.append({key: sorted(value) if isinstance(value, frozenset) else value for key, value in row.items()})
+    if what == "tasks":
+        from contexture.tasks.tables import BUNDLED
+
+        rows = [row for row in rows if row["name"] != "table"]
+        rows += [
+            {
+                "name": name,
+                "episodes": "table",
+                "metric": "",
+                "summary": summary,
+                "paper": "scikit-learn's bundled data",
+            }
+            for name, summary in BUNDLED.items()
+        ]
+    return sorted(rows, key=lambda row: (row["year"] or 0, row["name"])) if what == "mixers" else rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return {None: "", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, str) else value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a table, or with --json a list of objects, on standard output."""
+    rows = _rows(options.what)
+    if options.json:
+        json.dump(rows, sys.stdout, indent=2)
+        print()
+        return 0
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in HEADINGS[options.what]:
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "year"))
+    for row in rows:
+        table.add_row(*(_text(row[heading]) for heading in HEADINGS[options.what]))
+    console(stderr=False).print(table)
+    return 0
