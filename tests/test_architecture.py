@@ -50,7 +50,7 @@ def imported_rooms(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module] if node.module != "contexture" else [f"contexture.{a.name}" for a in node.names]
         rooms |= {name.split(".")[1] for name in names if name.startswith("contexture.")}
-    return rooms
+    return {room for room in rooms if not room.startswith("__")}
 
 
 def violations(path: Path, room: str) -> list[str]:
