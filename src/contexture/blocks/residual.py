@@ -1,0 +1,41 @@
+"""The pre-norm residual block (Xiong et al., 2020, arXiv:2002.04745).
+
+    x <- x + mixer(norm(x));    x <- x + feed_forward(norm(x))
+
+x: [batch, time, width].
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from contexture.blocks.mixer import Mixer
+
+
+class ResidualBlock(nn.Module):
+    """One causal mixer and one feed-forward network, each behind a norm and around a shortcut."""
+
+    def __init__(self, *, mixer: Mixer, feed_forward: nn.Module, norms: tuple[nn.Module, nn.Module]) -> None:
+        super().__init__()
+        self.mixer_norm, self.feed_forward_norm = norms
+        self.mixer, self.feed_forward = mixer, feed_forward
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> Any:
+        """The mixer's state before any token."""
+        return self.mixer.init_state(batch, device=device, dtype=dtype)
+
+    def stream(self, x: Float[Tensor, "batch time width"], state: Any) -> tuple[Tensor, Any]:
+        """Continue from a state."""
+        mixed, state = self.mixer.stream(self.mixer_norm(x), state)
+        x = x + mixed
+        return x + self.feed_forward(self.feed_forward_norm(x)), state
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time width"]:
+        """Run over a whole sequence."""
+        x = x + self.mixer(self.mixer_norm(x), segments=segments)
+        out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return out

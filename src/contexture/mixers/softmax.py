@@ -1,0 +1,95 @@
+"""Multi-head causal softmax attention (Vaswani et al., 2017, arXiv:1706.03762), with rotary positions or with none.
+
+    q, k, v = x W_q, x W_k, x W_v;    y = concat over heads of attention(q, k, v) W_o
+
+x: [batch, time, width]; heads: [batch, time, num_heads, width / num_heads]. The streaming state is every key and value
+seen so far, so it grows with time.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from contexture.errors import InputError
+from contexture.leaves.linear import Linear
+from contexture.ops.rotary import angles, rotate
+from contexture.ops.segments import positions as positions_of
+from contexture.ops.softmax_attention import KeysValues, softmax_attention
+from contexture.protocols import MixerCard
+
+
+class SoftmaxState(NamedTuple):
+    """Keys and values seen so far, [batch, past, heads, dim], and the next position, int64 [batch]."""
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+
+
+class SoftmaxAttention(nn.Module):
+    """Softmax attention over all earlier positions and the present one.
+
+    >>> mixer = SoftmaxAttention(8, num_heads=2, generator=torch.Generator().manual_seed(0))
+    >>> mixer(torch.ones(1, 3, 8)).shape
+    torch.Size([1, 3, 8])
+    """
+
+    card = MixerCard(
+        name="softmax",
+        summary="Every position attends to all earlier ones with softmax weights.",
+        paper="Vaswani et al., Attention Is All You Need, arXiv:1706.03762",
+        year=2017,
+        state="grows",
+        cost="quadratic",
+    )
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        generator: torch.Generator,
+        positions: Literal["none", "rotary"] = "none",
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if width % num_heads or (positions == "rotary" and width // num_heads % 2):
+            raise InputError(
+                f"a width of {width} cannot be split into {num_heads} heads"
+                + (" of even size, as rotary positions need" if positions == "rotary" else "")
+            )
+        self.num_heads, self.dim, self.positions = num_heads, width // num_heads, positions
+        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
+        self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> SoftmaxState:
+        """The state before any token: no keys, no values."""
+        empty = torch.zeros(batch, 0, self.num_heads, self.dim, device=device, dtype=dtype)
+        return SoftmaxState(empty, empty, torch.zeros(batch, dtype=torch.int64, device=device))
+
+    def stream(
+        self, x: Float[Tensor, "batch time width"], state: SoftmaxState
+    ) -> tuple[Float[Tensor, "batch time width"], SoftmaxState]:
+        """Mix further tokens with all that the state holds."""
+        steps = torch.arange(x.shape[1], device=x.device)
+        q, k, v = self._heads(x, state.positions.unsqueeze(1) + steps)
+        out, seen = softmax_attention(q, k, v, initial_state=KeysValues(state.keys, state.values))
+        return self.output(out.flatten(2)), SoftmaxState(*seen, state.positions + x.shape[1])
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time width"]:
+        """Mix a whole sequence."""
+        steps = torch.arange(x.shape[1], device=x.device).unsqueeze(0) if segments is None else positions_of(segments)
+        q, k, v = self._heads(x, steps)
+        out, _ = softmax_attention(q, k, v, segments=segments)
+        return self.output(out.flatten(2))
+
+    def _heads(self, x: Tensor, steps: Int[Tensor, "rows time"]) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
+        if self.positions == "rotary":
+            cosine, sine = angles(steps, self.dim, dtype=q.dtype)
+            q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        return q, k, v

@@ -1,0 +1,124 @@
+"""Causal softmax attention (Vaswani et al., 2017, arXiv:1706.03762).
+
+    o_t = sum_{s <= t} p_ts v_s,    p_ts = exp(scale q_t.k_s) / sum_{r <= t} exp(scale q_t.k_r)
+
+q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]. The state is what has been seen: the keys and values
+of all earlier tokens, [batch, past, heads, ...]. A change of segment hides everything before it.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from contexture.ops import dispatch
+from contexture.ops.segments import padding, runs
+
+
+class KeysValues(NamedTuple):
+    """The keys [batch, past, heads, dim] and values [batch, past, heads, out] of earlier tokens."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def visible(
+    num_queries: int, num_keys: int, segments: Int[Tensor, "batch time"] | None, *, device: torch.device
+) -> Bool[Tensor, "rows 1 queries keys"]:
+    """Which keys a query sees: none after it, none of another stretch; padding sees itself, so that its row is finite.
+
+    The queries are the last of the keys; earlier keys belong to the first stretch.
+    """
+    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
+    mask = mask.view(1, 1, num_queries, num_keys)
+    if segments is None:
+        return mask
+    own = runs(segments)
+    keys = F.pad(own, (num_keys - num_queries, 0))
+    return mask & (own[:, None, :, None] == keys[:, None, None, :])
+
+
+def _silence(out: Tensor, segments: Tensor | None) -> Tensor:
+    return out if segments is None else out.masked_fill(padding(segments)[:, :, None, None], 0.0)
+
+
+def softmax_attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None
+) -> Tensor:
+    """The definition, one query after another, in fp32 (fp64 for fp64 inputs)."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    past = k.shape[1] - q.shape[1]
+    mask = visible(q.shape[1], k.shape[1], segments, device=q.device)[:, 0]
+    outputs = []
+    for t in range(q.shape[1]):
+        seen = past + t + 1
+        scores = scale * torch.einsum("bhd,bshd->bhs", q[:, t].to(wide), k[:, :seen].to(wide))
+        weights = scores.masked_fill(~mask[:, t, None, :seen], -math.inf).softmax(-1)
+        outputs.append(torch.einsum("bhs,bshe->bhe", weights, v[:, :seen].to(wide)))
+    return _silence(torch.stack(outputs, 1), segments).to(v.dtype)
+
+
+def softmax_attention_products(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None
+) -> Tensor:
+    """The whole [queries, keys] table by batched products; the softmax itself in fp32."""
+    batch, time, heads, _ = q.shape
+    hidden = ~visible(time, k.shape[1], segments, device=q.device)
+    bias = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill(hidden, -math.inf)
+    bias = bias.squeeze(1) if segments is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)
+    queries, values = q.transpose(1, 2).flatten(0, 1), v.transpose(1, 2).flatten(0, 1)
+    keys = k.permute(0, 2, 3, 1).flatten(0, 1)
+    scores = torch.baddbmm(bias, queries, keys, alpha=scale)
+    weights = torch.softmax(scores, -1, dtype=torch.promote_types(q.dtype, torch.float32)).to(v.dtype)
+    out = torch.bmm(weights, values).view(batch, heads, time, -1).transpose(1, 2)
+    return _silence(out, segments)
+
+
+def softmax_attention_sdpa(q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None) -> Tensor:
+    """torch's fused attention."""
+    whole = segments is None and q.shape[1] == k.shape[1]
+    needs_mask = not whole and (segments is not None or q.shape[1] > 1)
+    mask = visible(q.shape[1], k.shape[1], segments, device=q.device) if needs_mask else None
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=whole, scale=scale
+    )
+    return _silence(out.transpose(1, 2), segments)
+
+
+def softmax_attention(
+    q: Float[Tensor, "batch time heads dim"],
+    k: Float[Tensor, "batch time heads dim"],
+    v: Float[Tensor, "batch time heads out"],
+    *,
+    scale: float | None = None,
+    initial_state: KeysValues | None = None,
+    segments: Int[Tensor, "batch time"] | None = None,
+) -> tuple[Float[Tensor, "batch time heads out"], KeysValues]:
+    """Attend to everything up to each position; returns the outputs and the grown state.
+
+    `scale` is 1/sqrt(dim) unless given. Earlier keys in `initial_state` belong to the first segment.
+    """
+    if initial_state is not None and initial_state.keys.shape[1]:
+        k, v = torch.cat((initial_state.keys, k), 1), torch.cat((initial_state.values, v), 1)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    out = dispatch.run(OP, q, k, v, keys=k.shape[1], scale=scale, segments=segments)
+    return out, KeysValues(k, v)
+
+
+def _sample(generator: torch.Generator, *, batch: int, time: int, heads: int, dim: int) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(batch, time, heads, dim, generator=generator, dtype=torch.float64) for _ in range(3))
+
+
+OP = dispatch.Op(
+    name="softmax-attention",
+    paths={
+        "reference": softmax_attention_reference,
+        "products": softmax_attention_products,
+        "sdpa": softmax_attention_sdpa,
+    },
+    call=softmax_attention,
+    sample=_sample,
+)
