@@ -1,0 +1,78 @@
+"""Trained learners on disk: the shipped ones, and any folder of the same form.
+
+A saved learner is a checkpoint folder (contexture.store.checkpoint): `model.safetensors`, a manifest with checksums, and
+a `state.json` that says what the weights are:
+
+    {"learner": "in-context", "task": "linear-regression", "config": {...}, "record": {...}}
+
+config: the fields of the model's config; record: how it was trained, for people. Nothing here reads a pickle.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from contexture.errors import CheckpointError, InputError
+from contexture.learners.in_context import InContext
+from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.protocols import Learner
+from contexture.randomness import generator
+from contexture.store.checkpoint import MANIFEST, Checkpoint, read_checkpoint, write_checkpoint
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+def save_learner(
+    path: str | Path, model: nn.Module, *, learner: str, task: str, config: Any, step: int, record: Mapping[str, Any]
+) -> None:
+    """Write a trained model as a folder that `load_learner` reads, whole or not at all.
+
+    learner: a key of `LOADERS`; config: the model's config dataclass.
+    """
+    state = {"learner": learner, "task": task, "config": asdict(config), "record": dict(record)}
+    write_checkpoint(path, step=step, tensors={"model": model.state_dict()}, state=state)
+
+
+def load_learner(path: str | Path, *, name: str | None = None) -> Learner:
+    """The learner that a folder holds; CheckpointError says in one sentence why a folder is refused."""
+    checkpoint = read_checkpoint(path)
+    kind = checkpoint.state.get("learner") if isinstance(checkpoint.state, Mapping) else None
+    if kind not in LOADERS:
+        raise CheckpointError(f"{path} holds no saved learner of this program: its state names {kind!r}")
+    try:
+        return LOADERS[kind](checkpoint, name or Path(path).name)
+    except (InputError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the saved learner {path} does not fit this program: {error}") from error
+
+
+def shipped() -> dict[str, Path]:
+    """The folders of the learners that ship with the package, by name."""
+    return {folder.parent.name: folder.parent for folder in sorted(WEIGHTS.glob(f"*/{MANIFEST}"))}
+
+
+@cache
+def load_shipped(name: str) -> Learner:
+    """A learner that ships with the package: `contexture.load("linear-regression")`."""
+    folders = shipped()
+    if name not in folders:
+        raise InputError(f"no shipped learner is named {name!r}: there are {', '.join(folders) or 'none'}")
+    return load_learner(folders[name], name="transformer")
+
+
+def _load_pairs(checkpoint: Checkpoint, name: str) -> Learner:
+    model = PairsModel(PairsModelConfig(**checkpoint.state["config"]), generator=generator("placeholder"))
+    _fill(model, checkpoint)
+    return InContext(model, name=name)
+
+
+def _fill(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into a model of the same shape, for use rather than training."""
+    model.load_state_dict(checkpoint.expect("model", model.state_dict()))
+    model.eval().requires_grad_(False)
+
+
+LOADERS: dict[str, Callable[[Checkpoint, str], Learner]] = {"in-context": _load_pairs}
