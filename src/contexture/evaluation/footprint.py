@@ -1,0 +1,91 @@
+"""What a learner costs: parameters, bytes kept between predictions, seconds per prediction; all of it measured."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor, nn
+
+from contexture.protocols import Pairs
+
+Result = TypeVar("Result")
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A learner that carries less, or more, than the examples themselves from one prediction to the next."""
+
+    def state(self, context: Pairs) -> Any:
+        """What is kept after `context`: tensors in any nesting of tuples, lists, mappings and dataclasses."""
+        ...
+
+
+def num_parameters(learner: object) -> int:
+    """How many trained numbers the learner holds: those of every torch module within it, each counted once.
+
+    >>> from torch import nn
+    >>> num_parameters(nn.Linear(3, 2))
+    8
+    """
+    found = {id(p): p.numel() for module in _modules(learner, depth=4) for p in module.parameters()}
+    return sum(found.values())
+
+
+def _modules(thing: object, *, depth: int) -> Iterator[nn.Module]:
+    if isinstance(thing, nn.Module):
+        yield thing
+    elif depth:
+        for part in _parts(thing):
+            yield from _modules(part, depth=depth - 1)
+
+
+def _parts(thing: object) -> Iterator[Any]:
+    if isinstance(thing, Mapping):
+        yield from thing.values()
+    elif isinstance(thing, (tuple, list)):
+        yield from thing
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        yield from (getattr(thing, field.name) for field in fields(thing))
+    elif hasattr(thing, "__dict__") and not isinstance(thing, type):
+        yield from vars(thing).values()
+
+
+def num_bytes(thing: object) -> int:
+    """The bytes of every tensor in a nesting of tuples, lists, mappings and dataclasses.
+
+    >>> import torch
+    >>> num_bytes({"a": torch.zeros(3, dtype=torch.float64), "b": [torch.zeros(2, dtype=torch.int64)]})
+    40
+    """
+    if isinstance(thing, Tensor):
+        return thing.numel() * thing.element_size()
+    return sum(num_bytes(part) for part in _parts(thing))
+
+
+def state_bytes(learner: object, context: Pairs) -> int:
+    """What one episode's learner keeps after `context`, in bytes: its own state, or else the examples themselves."""
+    kept = learner.state(context) if isinstance(learner, KeepsState) else (context.x, context.y)
+    return num_bytes(kept) // max(1, context.batch)
+
+
+class Stopwatch:
+    """Seconds per prediction: the median over timed calls, the first of which is a warm-up where there are more."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+
+    def time(self, call: Callable[[], Result], *, num_predictions: int) -> Result:
+        """Run `call`, note its seconds over the number of predictions it makes, and return its result."""
+        start = time.perf_counter()
+        result = call()
+        self._seconds.append((time.perf_counter() - start) / max(1, num_predictions))
+        return result
+
+    @property
+    def seconds(self) -> float:
+        """The median; NaN before any call."""
+        if not self._seconds:
+            return float("nan")
+        return statistics.median(self._seconds[1:] or self._seconds)
