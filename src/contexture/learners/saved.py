@@ -1,7 +1,7 @@
 """Trained learners on disk: the shipped ones, and any folder of the same form.
 
-A saved learner is a checkpoint folder (contexture.store.checkpoint): `model.safetensors`, a manifest with checksums, and
-a `state.json` that says what the weights are:
+A saved learner is a checkpoint folder (contexture.store.checkpoint): `model.safetensors`, a manifest with checksums,
+and a `state.json` that says what the weights are:
 
     {"learner": "in-context", "task": "linear-regression", "config": {...}, "record": {...}}
 
