@@ -1,9 +1,9 @@
 """What separates the cells of a text file, and whether its first line is a header: the same answer every time.
 
-A separator is a candidate if nearly all records of the sample fall into the same number of fields, more than one, and
-no quoted field is followed by anything but it (unless that rules out all). Among candidates the one wins under which
-most cells are numbers, dates or missing (so `1,5;2,5` goes by its semicolons); then any goes before the space; then the
-one that gives more fields; then tab, semicolon, pipe, comma in this order.
+A separator is a candidate if nearly all records of the sample fall into the same number of fields, more than one. Among
+candidates the one wins under which most of the text is in cells that are numbers or dates (so `1,5;2,5` goes by its
+semicolons); then one that follows on every quoted cell; then the one with the most even records; then any before the
+space; then the one that gives more fields; then tab, semicolon, pipe, comma in this order.
 """
 
 import csv
@@ -82,20 +82,22 @@ def sniff_separator(text: str) -> str:
     if len(sample) < len(text):
         sample = sample[: max(sample.rfind("\n"), sample.rfind("\r")) + 1] or sample
     candidates = []
-    sound = [delimiter for delimiter in SEPARATORS if _quotes_fit(sample, delimiter)] or list(SEPARATORS)
-    for preference, delimiter in enumerate(sound):
+    for preference, delimiter in enumerate(SEPARATORS):
         rows = [row for _, row in itertools.islice(records(sample, delimiter, strict=False), _SAMPLE_RECORDS)]
         rows = without_trailing_space(rows) if delimiter == " " else rows
         rows = [row for row in rows if any(cell.strip() for cell in row)]
         width, count = Counter(map(len, rows)).most_common(1)[0] if rows else (0, 0)
         if width > 1:
-            cells = [cell for row in rows for cell in row]
-            typed = sum(map(looks_typed, cells)) / len(cells)
-            candidates.append((count / len(rows), round(typed, 2), delimiter != " ", width, -preference, delimiter))
+            cells = [cell.strip() for row in rows for cell in row]
+            typed = sum(len(cell) for cell in cells if looks_typed(cell)) / max(1, sum(map(len, cells)))
+            share = count / len(rows)
+            fits = _quotes_fit(sample, delimiter)
+            order = (round(typed, 2), fits, share, delimiter != " ", width, -preference)
+            candidates.append((share, order, delimiter))
     if not candidates:
         return ","
-    most_even = max(share for share, *_ in candidates)
-    return str(max(rank for share, *rank in candidates if share >= most_even - 0.1)[-1])
+    most_even = max(share for share, _, _ in candidates)
+    return max((order, delimiter) for share, order, delimiter in candidates if share >= most_even - 0.1)[1]
 
 
 def sniff_header(rows: Sequence[Sequence[str]]) -> bool:

@@ -38,7 +38,7 @@ def _point(cell: str) -> float | None:
 
 
 def _comma(cell: str) -> float | None:
-    if "." in cell or cell.count(",") > 1:
+    if "." in cell or cell.count(",") > 1 or cell.rstrip().endswith(","):
         return None
     return _point(cell.replace(",", "."))
 
