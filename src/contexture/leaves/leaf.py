@@ -5,7 +5,7 @@ input is folded, [K * batch, ...] with members outermost. Leaves are the only mo
 else in a model needs to know of cohorts: it sees a larger batch.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class Leaf(nn.Module):
 
     if TYPE_CHECKING:
 
-        def __call__(self, x: Tensor, /) -> Tensor:
+        def __call__(self, x: Tensor, /, **keywords: Any) -> Tensor:
             """Mix or map x."""
 
     def __init__(self) -> None:

@@ -125,7 +125,7 @@ class Backbone(nn.Module):
         gain = (2 * len(names)) ** -0.5
         norm, feed_forward = NORMS[config.norm], FEED_FORWARD[config.feed_forward]
         self.positions = (
-            Embedding(config.max_length, width, generator=generator) if config.positions == "learned" else None
+            Embedding(config.max_length, width, generator=generator, std=0.3) if config.positions == "learned" else None
         )
         self.blocks = Stack(
             ResidualBlock(

@@ -18,6 +18,7 @@ from contexture.leaves.linear import Linear
 from contexture.models.backbone import Backbone, BackboneConfig
 from contexture.models.forms import FORMS, PairsState
 from contexture.models.state import repeat_state
+from contexture.ops.chunks import wide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,8 @@ class PairsModel(nn.Module):
         return self._say(torch.unflatten(hidden.squeeze(1), 0, (-1, queries)))
 
     def _say(self, hidden: Float[Tensor, "batch time width"]) -> PairsOutput:
-        said = self.head(hidden).float() if hidden.dtype != torch.float64 else self.head(hidden)
+        said = self.head(hidden)
+        said = said.to(wide(said.dtype))
         if self.config.num_classes:
             return PairsOutput(logits=said)
         if self.config.head == "gaussian":

@@ -21,7 +21,7 @@ Path = Callable[..., Any]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
     """What the table looks at: where the first input lies, its dtype, the number of queries and of keys, the head's
-    size, and whether a gradient will be asked for."""
+    size, whether a gradient will be asked for, and whether sequences are packed."""
 
     device: str
     dtype: torch.dtype
@@ -29,6 +29,7 @@ class Call:
     keys: int
     dim: int
     gradient: bool
+    packed: bool = False
 
     @property
     def half(self) -> bool:
@@ -55,11 +56,14 @@ def choose(name: str, call: Call) -> str:
 
     bf16 scaled-dot-product attention is the fastest forward on a CPU, but its backward is 4 to 8 times slower than
     explicit batched products up to about 500 keys; beyond, the products' memory costs more than they save.
+    A grouped convolution is 3 to 6 times faster than a product per tap, but cannot stop at a segment's edge.
     """
     match name:
         case "softmax-attention":
             short = call.device == "cpu" and call.half and call.gradient and call.keys <= 512
             return "products" if short else "sdpa"
+        case "short-convolution":
+            return "taps" if call.packed else "fused"
         case _:
             return "chunked"
 
@@ -107,6 +111,7 @@ def run(op: Op, *tensors: Tensor, keys: int, **keywords: Any) -> Any:
         keys=keys,
         dim=first.shape[-1],
         gradient=gradient,
+        packed=keywords.get("segments") is not None,
     )
     path = path_of(op, call)
     if not torch.compiler.is_compiling():

@@ -1,0 +1,100 @@
+"""The delta rule as a layer (DeltaNet; Yang et al., 2024, arXiv:2406.06484).
+
+    q, k = norm(silu(conv(x W_q))), norm(silu(conv(x W_k)));  v = silu(conv(x W_v));  beta = sigmoid(x W_b)
+    S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}' k_t)';  y_t = rms_norm(S_t' q_t) W_o
+
+where norm divides by the Euclidean length, and conv, a causal depthwise convolution of a few taps, may be left out.
+x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; beta: [batch, time, num_heads]. The state is one
+[dim, dim] memory per head in fp32, and the last inputs of the convolution.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from contexture.errors import InputError
+from contexture.leaves.conv import Conv
+from contexture.leaves.linear import Linear
+from contexture.leaves.norm import RMSNorm
+from contexture.ops.delta_rule import delta_rule
+from contexture.protocols import MixerCard
+
+
+class DeltaState(NamedTuple):
+    """The memory, [batch, heads, dim, dim] in fp32, and the convolution's last inputs, [batch, taps - 1, 3 * width]."""
+
+    memory: Tensor
+    inputs: Tensor
+
+
+class DeltaRule(nn.Module):
+    """A memory that overwrites what a key recalls with the key's new value.
+
+    `short_convolution` is the number of taps over queries, keys and values; 1 leaves the convolution out.
+    """
+
+    card = MixerCard(
+        name="delta-rule",
+        summary="A key-value memory that corrects what it recalls at every token.",
+        paper="Yang et al., Parallelizing Linear Transformers with the Delta Rule, arXiv:2406.06484",
+        year=2024,
+        state="constant",
+        cost="linear",
+    )
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        generator: torch.Generator,
+        short_convolution: int = 4,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise InputError(f"a width of {width} cannot be split into {num_heads} heads")
+        self.width, self.num_heads, self.dim = width, num_heads, width // num_heads
+        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
+        self.rate = Linear(width, num_heads, generator=generator)
+        self.conv = Conv(3 * width, taps=short_convolution, generator=generator) if short_convolution > 1 else None
+        self.norm = RMSNorm(self.dim, device=generator.device)
+        self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
+
+    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DeltaState:
+        """An empty memory and no inputs."""
+        wide = torch.promote_types(dtype, torch.float32)
+        memory = torch.zeros(batch, self.num_heads, self.dim, self.dim, device=device, dtype=wide)
+        taps = 1 if self.conv is None else self.conv.taps
+        return DeltaState(memory, torch.zeros(batch, taps - 1, 3 * self.width, device=device, dtype=dtype))
+
+    def stream(
+        self, x: Float[Tensor, "batch time width"], state: DeltaState
+    ) -> tuple[Float[Tensor, "batch time width"], DeltaState]:
+        """Mix further tokens with what the memory holds."""
+        projected, inputs = self.projection(x), state.inputs
+        if self.conv is not None:
+            projected, inputs = self.conv.stream(projected, inputs)
+        out, memory = self._recall(x, projected, memory=state.memory)
+        return out, DeltaState(memory, inputs)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time width"]:
+        """Mix a whole sequence."""
+        projected = self.projection(x)
+        if self.conv is not None:
+            projected = self.conv(projected, segments=segments)
+        return self._recall(x, projected, segments=segments)[0]
+
+    def _recall(
+        self, x: Tensor, projected: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        q, k, v = torch.unflatten(F.silu(projected), -1, (3, self.num_heads, self.dim)).unbind(2)
+        q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
+        beta = torch.sigmoid(self.rate(x))
+        out, memory = delta_rule(q, k, v, beta, initial_state=memory, segments=segments)
+        return self.output(self.norm(out).flatten(2)), memory

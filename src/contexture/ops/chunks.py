@@ -1,0 +1,70 @@
+"""Cutting time into chunks: what the chunked forms of linear-memory ops share.
+
+A chunked op does the work inside chunks by batched products over [batch * heads * chunks] and passes a state from chunk
+to chunk. Chunks are taken apart with `unbind` and put together with `stack`: reading slices in a loop would allocate a
+full-length gradient for every slice and make the backward quadratic in length.
+
+time = chunks * size after padding with zeros at the end; runs: int64 [batch, time], see `contexture.ops.segments`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from contexture.ops.segments import padding
+from contexture.ops.segments import runs as runs_of
+
+
+def split(x: Float[Tensor, "batch time heads dim"], size: int) -> Float[Tensor, "batch heads chunks size dim"]:
+    """Cut time into chunks, the last one filled up with zeros."""
+    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
+    return torch.unflatten(x, 1, (-1, size)).permute(0, 3, 1, 2, 4)
+
+
+def join(x: Float[Tensor, "batch heads chunks size dim"], time: int) -> Float[Tensor, "batch time heads dim"]:
+    """Undo `split`."""
+    return x.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :time]
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """What packed sequences forbid, as factors of 0 and 1 in the inputs' dtype.
+
+    within: [batch, 1, chunks, size, size], one where row and column belong to the same stretch;
+    reads: [batch, 1, chunks, size, 1], one where a position continues the stretch that the chunk before ended with;
+    writes: the same shape, one where a position belongs to the stretch that its own chunk ends with;
+    keeps: [batch, 1, chunks, 1, 1], one where a chunk ends in the stretch that the chunk before ended with.
+    """
+
+    within: Tensor
+    reads: Tensor
+    writes: Tensor
+    keeps: Tensor
+
+
+def masks(segments: Tensor, size: int, dtype: torch.dtype) -> Masks:
+    """The masks of packed sequences cut into chunks; an initial state belongs to the first stretch."""
+    runs = runs_of(segments)
+    runs = torch.cat((runs, runs[:, -1:].expand(-1, -runs.shape[1] % size)), 1)
+    runs = torch.unflatten(runs, 1, (-1, size)).unsqueeze(1)
+    last = runs[..., -1:]
+    before = F.pad(last[:, :, :-1], (0, 0, 1, 0))
+    return Masks(
+        within=(runs.unsqueeze(-1) == runs.unsqueeze(-2)).to(dtype),
+        reads=(runs == before).unsqueeze(-1).to(dtype),
+        writes=(runs == last).unsqueeze(-1).to(dtype),
+        keeps=(last == before).unsqueeze(-1).to(dtype),
+    )
+
+
+def silence(x: Float[Tensor, "batch time heads dim"], segments: Tensor | None) -> Float[Tensor, "batch time heads dim"]:
+    """Zero at padding."""
+    return x if segments is None else x.masked_fill(padding(segments)[:, :, None, None], 0.0)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which states and solves are held: fp32, or fp64 for fp64 inputs."""
+    return torch.promote_types(dtype, torch.float32)
