@@ -159,11 +159,13 @@ def write_folder(path: str | Path, files: Iterable[tuple[str, bytes]], *, disk: 
             disk.rename(path, was)
         disk.rename(new, path)
         disk.fsync_folder(path.parent)
-        disk.remove(was)
     except BaseException:
         with contextlib.suppress(OSError):
             restore(path, disk=disk)
         raise
+    # The new folder is durable: what it replaced is clutter now, for the next sweep if not for this one.
+    with contextlib.suppress(OSError):
+        disk.remove(was)
 
 
 def remove_folder(path: str | Path, *, disk: Disk = DISK) -> None:
@@ -184,6 +186,13 @@ def restore(path: str | Path, *, disk: Disk = DISK) -> None:
     for stray in (new, out, was):
         if stray.exists():
             disk.remove(stray)
+
+
+def standing(path: str | Path) -> Path:
+    """Where to read the folder `path`: itself or, if a writer stopped just before replacing it, where it was moved."""
+    path = Path(path)
+    was = _hidden(path, "was")
+    return was if was.is_dir() and not path.exists() else path
 
 
 def sweep(folder: str | Path, *, disk: Disk = DISK) -> None:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from contexture.errors import CheckpointError, InputError
 from contexture.store import json_text
-from contexture.store.atomic import DISK, Disk, remove_folder, sweep, write_folder
+from contexture.store.atomic import DISK, Disk, remove_folder, standing, sweep, write_folder
 from contexture.store.environment import environment as describe_environment
 from contexture.store.environment import same_for_resume
 from contexture.store.report import Report, to_stderr
@@ -105,7 +105,7 @@ def write_checkpoint(
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read and verify one checkpoint folder; CheckpointError says in one sentence why it is refused."""
-    path = Path(path)
+    path = standing(path)
     if not path.is_dir():
         found = (
             "is a file, and only checkpoint folders are read (never a pickle)" if path.exists() else "does not exist"
@@ -268,14 +268,14 @@ def _encode(group: str, named: Mapping[str, Tensor]) -> bytes:
         plain[name] = cpu.clone() if storage in seen else cpu
         seen.add(storage)
     try:
-        return safetensors.torch.save(plain, metadata={"format": "pt"})
+        return save(plain, metadata={"format": "pt"})
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise InputError(f"the {group} tensors cannot be stored as safetensors: {error}") from error
 
 
 def _decode(path: Path, name: str, data: bytes) -> dict[str, Tensor]:
     try:
-        read = safetensors.torch.load(data)
+        read = load(data)
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"the checkpoint {path} is damaged: {name} is not a safetensors file") from error
     # Cloned, because kernels may round differently on memory that torch's allocator has not aligned.
