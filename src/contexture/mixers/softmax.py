@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from contexture.errors import InputError
 from contexture.leaves.linear import Linear
-from contexture.ops.rotary import angles, rotate
+from contexture.ops.rotary import rotate, turns
 from contexture.ops.segments import positions as positions_of
 from contexture.ops.softmax_attention import KeysValues, softmax_attention
 from contexture.protocols import MixerCard
@@ -51,7 +51,7 @@ class SoftmaxAttention(nn.Module):
         *,
         num_heads: int,
         generator: torch.Generator,
-        positions: Literal["none", "rotary"] = "none",
+        positions: Literal["rotary", "none"] = "rotary",
         gain: float = 1.0,
     ) -> None:
         super().__init__()
@@ -90,6 +90,6 @@ class SoftmaxAttention(nn.Module):
     def _heads(self, x: Tensor, steps: Int[Tensor, "rows time"]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
         if self.positions == "rotary":
-            cosine, sine = angles(steps, self.dim, dtype=q.dtype)
-            q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+            factors = turns(steps, self.dim, dtype=q.dtype)
+            q, k = rotate(q, factors), rotate(k, factors)
         return q, k, v

@@ -54,8 +54,9 @@ def _repeat(text: str) -> str:
 class BackboneConfig:
     """The shape of a backbone.
 
-    settings: keyword arguments of a mixer's constructor, by the mixer's name in the pattern. `max_length` bounds
-    learned positions alone. `expansion`: hidden width of the feed-forward network over the width.
+    settings: keyword arguments of a mixer's constructor, by the mixer's name in the pattern. positions: what is added
+    to the first layer's input; a mixer may know positions by itself, as softmax attention does unless told otherwise.
+    `max_length` bounds learned positions alone. expansion: hidden width of the feed-forward network over the width.
     """
 
     pattern: str | tuple[str, ...] = "softmax*4"
@@ -65,7 +66,7 @@ class BackboneConfig:
     feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
-    positions: Literal["learned", "none"] = "learned"
+    positions: Literal["none", "learned"] = "none"
     max_length: int = 256
 
     def __post_init__(self) -> None:
