@@ -1,0 +1,51 @@
+"""What training minimises, for each member of a cohort by itself: the mean over episodes and positions of
+
+    squared error          (y_t - m_t)^2                                        a mean
+    negative log density   (log v_t + (y_t - m_t)^2 / v_t) / 2                  a mean and a log-variance
+    log-loss               -log p_t(y_t)                                        classes, and tokens where the mask says
+
+Each prediction at t has seen x up to t and y before t, so the loss is the mean prequential score.
+y, mean: [K * batch, time]; logits: [K * batch, time, classes]; losses: [K, batch, time].
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from contexture.protocols import Episodes, Pairs
+
+
+def losses(
+    model: nn.Module, episodes: Episodes, *, members: int = 1
+) -> tuple[Float[Tensor, "members batch time"], Float[Tensor, "members batch time"]]:
+    """The loss at every position and its weight there (one, or a token's mask), members apart."""
+    if isinstance(episodes, Pairs):
+        values = _pairs(model, episodes)
+        weights = torch.ones_like(values)
+    else:
+        logits = model(episodes.ids, segments=episodes.segments)
+        values = F.cross_entropy(logits.flatten(0, 1), episodes.targets.flatten(), reduction="none")
+        values = values.view(episodes.ids.shape)
+        weights = episodes.mask.to(values.dtype)
+    shape = (members, -1, values.shape[1])
+    return values.view(shape), weights.view(shape)
+
+
+def mean_losses(
+    values: Float[Tensor, "members batch time"], weights: Float[Tensor, "members batch time"]
+) -> Float[Tensor, " members"]:
+    """Each member's mean loss over the positions that count."""
+    return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1)
+
+
+def _pairs(model: nn.Module, episodes: Pairs) -> Tensor:
+    said = model(episodes.x, episodes.y)
+    if said.logits is not None:
+        flat = F.cross_entropy(said.logits.flatten(0, 1), episodes.y.flatten(), reduction="none")
+        return flat.view(episodes.y.shape)
+    squared: Tensor = (episodes.y - said.mean).square()
+    if said.log_variance is None:
+        return squared
+    density: Tensor = (said.log_variance + squared * torch.exp(-said.log_variance)) / 2
+    return density
