@@ -114,7 +114,7 @@ def _plain_numbers(cells: Sequence[str]) -> Float64[np.ndarray, " rows"] | None:
         values = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
     except ValueError:
         return None
-    if np.isnan(values).any() or any("_" in cell for cell in cells):
+    if np.isnan(values).any() or "_" in "".join(cells):
         return None
     return values
 

@@ -113,7 +113,7 @@ def unique_names(given: Sequence[str], *, where: str) -> tuple[str, ...]:
         if name and first.setdefault(name, index) != index:
             raise InputError(
                 f"{where}: the {ordinal(first[name] + 1)} and the {ordinal(index + 1)} column are both named "
-                f"{quoted(name)}; give each its own name."
+                f"{quoted(name)}; give each its own name, or pass --no-header if there is none."
             )
     for index, name in enumerate(names):
         if not name:

@@ -23,7 +23,7 @@ SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "pipes", ",": "commas", " ":
 _NAMES = {"tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "comma": ",", "space": " "}
 _SAMPLE_CHARACTERS = 200_000
 _SAMPLE_RECORDS = 200
-_HEADER_ROWS = 1_000
+_HEADER_ROWS = 300
 _LARGEST_FIELD = 2**31 - 1
 
 
