@@ -38,11 +38,7 @@ class Disk:
 
     def fsync(self, handle: int) -> None:
         """Return once what was written is durable (on macOS, past the drive's own cache where it allows that)."""
-        if _FULL_FSYNC is not None and sys.platform != "win32":
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(handle, _FULL_FSYNC)
-                return
-        os.fsync(handle)
+        _flush(handle)
 
     def fsync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable, on platforms where a folder can be opened."""
@@ -50,7 +46,7 @@ class Disk:
             return
         handle = os.open(folder, os.O_RDONLY)
         try:
-            self.fsync(handle)
+            _flush(handle)
         finally:
             os.close(handle)
 
@@ -202,6 +198,14 @@ def sweep(folder: str | Path, *, disk: Disk = DISK) -> None:
     for stray in sorted(folder.glob(".*")):
         if stray.suffix in (".new", ".out", ".was") and stray.is_dir():
             restore(stray.with_name(stray.stem[1:]), disk=disk)
+
+
+def _flush(handle: int) -> None:
+    if _FULL_FSYNC is not None and sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(handle, _FULL_FSYNC)
+            return
+    os.fsync(handle)
 
 
 def _hidden(path: Path, kind: str) -> Path:
