@@ -49,6 +49,10 @@ class RotatedTriangle:
         current[:, 0] = target
         current[:, 1:] = triangle
 
+    def scale(self, factor: float) -> None:
+        """Multiply all equations by a factor."""
+        self._copies[self._current].mul_(factor)
+
     def add(self, row: Float[Tensor, "size batch"], target: Float[Tensor, " batch"]) -> None:
         """Rotate one more equation row . w = target into the triangle, in every episode."""
         rest = torch.cat([target[None], row])
@@ -147,10 +151,12 @@ def prefix_ridge(
     y: Float[Tensor, "batch time"],
     *,
     penalty: float,
+    forgetting: float = 1.0,
     queries: Float[Tensor, "batch time features"] | None = None,
 ) -> tuple[Float[Tensor, "batch prefixes features"], Float[Tensor, "batch time"]]:
     """The weights minimising |y - X w|^2 + penalty |w|^2 on every prefix, 0 to time inclusive.
 
+    With `forgetting` below one, all earlier terms (the penalty too) are multiplied by it at every example.
     With `queries`, also x' (X'X + penalty I)^-1 x of the query at t after the examples before t; else zeros.
     """
     columns, targets = x.permute(1, 2, 0).contiguous(), y.T.contiguous()
@@ -162,6 +168,8 @@ def prefix_ridge(
     for t in range(time):
         if asked is not None:
             leverage[t] = triangle.leverage(asked[t])
+        if forgetting < 1:
+            triangle.scale(math.sqrt(forgetting))
         triangle.add(columns[t], targets[t])
         weights[t + 1] = triangle.solution()
     return weights.permute(2, 0, 1), leverage.T

@@ -30,7 +30,7 @@ class Ridge(LinearLearner):
     """
 
     card: ClassVar[LearnerCard] = LearnerCard(
-        name="ridge",
+        name="fixed-ridge",
         summary="Least squares with a fixed penalty on the squared length of the weights.",
         paper="Hoerl and Kennard, Ridge regression: biased estimation for nonorthogonal problems",
         year=1970,

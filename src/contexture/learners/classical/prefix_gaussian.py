@@ -1,0 +1,86 @@
+r"""Gaussian prediction of every prefix from one Cholesky factor: the factor of a leading block is the leading block.
+
+    K = L L',  e = L^-1 y:   y_t | y_1 .. y_{t-1}  ~  N(sum_{s<t} L_ts e_s,  scale L_tt^2)
+
+K is the covariance of y (noise on the diagonal) up to its scale, which has the prior of one earlier residual of size
+one; integrating it out leaves the log evidence of n examples, up to a constant of n,
+
+    -(n + 1)/2 log(1 + sum_{s<=n} e_s^2) - sum_{s<=n} log L_ss
+
+Left-out residuals of example i within the first n are a_i / c_i with a = K_n^-1 y, c = diag K_n^-1, and both are sums
+over rows of L^-1, so that running sums give them for every prefix. Rasmussen and Williams (2006), sections 2.2, 5.4.
+Shapes: K [.., time, time], y [.., time]; prefixes 0 to time inclusive on the last axis of what is per prefix.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CLOSE = 1e-9
+"""Scores this close, relative to the best, count as equal to it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixGaussian:
+    """The factor L, the innovations e and the targets y of a batch of episodes."""
+
+    factor: Float[Tensor, "*many time time"]
+    innovations: Float[Tensor, "*many time"]
+
+    @classmethod
+    def of(cls, covariance: Float[Tensor, "*many time time"], y: Float[Tensor, "*#many time"]) -> "PrefixGaussian":
+        """Factor a positive definite covariance and whiten y by it."""
+        factor = torch.linalg.cholesky(covariance)
+        targets = y.expand(covariance.shape[:-1])[..., None]
+        return cls(factor, torch.linalg.solve_triangular(factor, targets, upper=False)[..., 0])
+
+    @property
+    def mean(self) -> Float[Tensor, "*many time"]:
+        """The mean of y_t from the targets before t."""
+        return (self.factor.tril(-1) @ self.innovations[..., None])[..., 0]
+
+    @property
+    def spread(self) -> Float[Tensor, "*many time"]:
+        """The variance of y_t given the targets before t, up to the scale."""
+        return self.factor.diagonal(dim1=-2, dim2=-1).square()
+
+    @property
+    def log_evidence(self) -> Float[Tensor, "*many prefixes"]:
+        """The log evidence of every prefix, up to a constant of its length."""
+        squares = _running(self.innovations.square())
+        counts = torch.arange(1, squares.shape[-1] + 1, dtype=squares.dtype, device=squares.device)
+        return -0.5 * (counts * (1 + squares).log() + _running(self.spread.log()))
+
+    @property
+    def left_out_error(self) -> Float[Tensor, "*many prefixes"]:
+        """The sum of squared left-out residuals of every prefix."""
+        identity = torch.eye(self.factor.shape[-1], dtype=self.factor.dtype, device=self.factor.device)
+        inverse = torch.linalg.solve_triangular(self.factor, identity, upper=False)
+        weights = (inverse * self.innovations[..., None]).cumsum(-2)
+        precision = inverse.square().cumsum(-2)
+        residuals = torch.where(precision > 0, weights / precision, 0)
+        errors = residuals.square().sum(-1)
+        return torch.cat([torch.zeros_like(errors[..., :1]), errors], dim=-1)
+
+
+def prefix_scale(innovations: Float[Tensor, "*many time"]) -> Float[Tensor, "*many prefixes"]:
+    """The scale of the covariance after every prefix: the mean square of 1 and the innovations so far."""
+    squares = _running(innovations.square())
+    return (1 + squares) / torch.arange(1, squares.shape[-1] + 1, dtype=squares.dtype, device=squares.device)
+
+
+def first_best(scores: Float[Tensor, "grid *many"]) -> Int[Tensor, "*many"]:
+    """The first grid point whose score is the highest up to rounding, so that ties are settled by the grid's order."""
+    best = scores.amax(0)
+    return (scores >= best - CLOSE * (1 + best.abs())).to(torch.int64).argmax(0)
+
+
+def chosen(values: Float[Tensor, "grid *many"], index: Int[Tensor, "*many"]) -> Float[Tensor, "*many"]:
+    """The value of the grid point that each entry chose."""
+    return values.gather(0, index[None])[0]
+
+
+def _running(values: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(values[..., :1]), values.cumsum(-1)], dim=-1)
