@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+LARGEST_LOGITS = 2**24
+"""How many logits may stand in memory at once where no gradient is asked for (64 MiB in fp32)."""
+
 
 def split_heads(x: Float[Tensor, "sets members width"], num_heads: int) -> Float[Tensor, "setsheads members dim"]:
     """The heads of each set as sets of their own."""
@@ -39,5 +42,18 @@ def set_attention(
     >>> set_attention(q, v, v, scale=1.0).tolist()
     [[[2.0, 4.0]]]
     """
+    if not torch.is_grad_enabled() and q.shape[0] * q.shape[1] * k.shape[1] > LARGEST_LOGITS:
+        return _in_slices(q, k, v, scale=scale)
     logits = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
     return torch.bmm(logits.softmax(dim=-1), v)
+
+
+def _in_slices(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    """The same, a few sets or a few queries at a time, so that the logits never take much memory."""
+    if q.shape[0] > 1:
+        size = max(1, LARGEST_LOGITS // (q.shape[1] * k.shape[1]))
+        starts = range(0, q.shape[0], size)
+        parts = [slice(start, start + size) for start in starts]
+        return torch.cat([set_attention(q[part], k[part], v[part], scale=scale) for part in parts])
+    size = max(1, LARGEST_LOGITS // k.shape[1])
+    return torch.cat([set_attention(part, k, v, scale=scale) for part in torch.split(q, size, dim=1)], dim=1)
