@@ -158,7 +158,7 @@ def torture(run: Run, folder: Path, kills: Sequence[Kill], whole: Whole) -> dict
     """Kill the run as asked, one life after another, let it finish, and compare it with the uninterrupted one."""
     shutil.rmtree(folder, ignore_errors=True)
     counts: Counter[str] = Counter(runs=1)
-    for life, kill in enumerate(kills):
+    for kill in kills:
         disk = DISK if kill.call is None else FaultyDisk(at=kill.call, fault="kill")
         if not live(run, folder, disk=disk, seconds=kill.seconds):
             break
@@ -166,8 +166,6 @@ def torture(run: Run, folder: Path, kills: Sequence[Kill], whole: Whole) -> dict
         counts["kills at a time" if kill.call is None else "kills in a call"] += 1
         if folder.is_dir() and any(name.endswith(".new") for name in strays(folder)):
             counts["kills inside a checkpoint's write"] += 1
-        if life == 0 and kill.call is not None:
-            counts[f"first lives ended in {whole.calls[kill.call]}"] += 1
     live(run, folder)
     counts["runs with identical bits"] += final_bits(folder) == whole.bits
     counts["runs with an identical history"] += history(folder) == whole.history
@@ -197,6 +195,8 @@ def outcomes(chosen: argparse.Namespace, runs: Sequence[tuple[Run, Whole]]) -> I
             run, whole = runs[0 if chosen.every_call else index % len(runs)]
             plan = [Kill(call=index)] if chosen.every_call else kills_of(index, whole, seed=chosen.seed)
             counts = torture(run, chosen.folder / "run", plan[: max(1, chosen.kills - kills)], whole)
+            if chosen.every_call and counts.get("kills"):
+                counts[f"kills in {whole.calls[index]}"] = 1
             record.append({"settings": settings, "counts": counts})
             index, kills = index + 1, kills + counts.get("kills", 0)
             print(
@@ -249,4 +249,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with the next run", file=sys.stderr)
+        sys.exit(130)

@@ -128,6 +128,11 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert found.step == 100000000
 
 
+def test_at_least_one_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least 1 checkpoint"):
+        CheckpointStore(tmp_path, keep=0)
+
+
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     store = filled(tmp_path, 1, 2)
     store.save(2, tensors(9.0), {"again": True})

@@ -127,6 +127,8 @@ class CheckpointStore:
     """The checkpoints of one run folder, of which the last `keep` are kept. One process writes; any may read."""
 
     def __init__(self, run_dir: str | Path, *, keep: int = 2, disk: Disk = DISK, report: Report = to_stderr) -> None:
+        if keep < 1:
+            raise InputError(f"keep is {keep}, but at least 1 checkpoint has to be kept")
         self.run_dir = Path(run_dir)
         self.keep = keep
         self._disk = disk
