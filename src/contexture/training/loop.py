@@ -233,7 +233,9 @@ class _Run:
     def _stop_here(self) -> None:
         self.save()
         self.record.append({"event": "interrupted", "step": self.step, **self.clock.read()})
-        raise Interrupted(f"interrupted and saved at step {self.step}: go on with --resume in {self.store.run_dir}")
+        raise Interrupted(
+            f"interrupted at step {self.step}, saved in {self.store.run_dir}: the same command and --resume go on"
+        )
 
 
 def train(

@@ -11,7 +11,8 @@ from contexture.training.schedule import ScheduleConfig
 def linear_regression(*, seed: int = 0) -> TrainingConfig:
     """A transformer that regresses in its forward pass: linear-regression with 8 features, noise 0.5, 25 points.
 
-    Interleaved x and y tokens, learned and rotary positions, six softmax layers of width 64; squared error against the noisy y at every position.
+    Interleaved x and y tokens, learned and rotary positions, six softmax layers of width 64; the loss is the squared
+    error against the noisy y at every position.
     """
     backbone = BackboneConfig(
         pattern="softmax*6", width=64, num_heads=4, feed_forward="relu", positions="learned", max_length=50
