@@ -28,6 +28,25 @@ examples:
 """
 
 
+TRAIN_HELP = """\
+usage: contexture train RECIPE --run-dir FOLDER [--resume] [--inexact] [--mixers A,B] [SETTINGS]
+
+examples:
+  contexture train linear-regression --run-dir runs/linear
+  contexture train linear-regression --run-dir runs/linear --resume     go on after Ctrl-C or a crash, bit for bit
+  contexture train sine --run-dir runs/sine --steps 3000 --mixers delta-rule,softmax
+  contexture train linear-regression --mixers mine.py:MyMixer --run-dir runs/mine
+  contexture train linear-regression --help                             every setting of the recipe
+
+RECIPE        linear-regression, tables, or any task over pairs from `contexture list tasks`
+--run-dir     the folder that keeps the run: checkpoints, the record, and at the end the learner
+--resume      go on from the folder's last intact checkpoint
+--inexact     resume on another machine or build, which is recorded
+--mixers      the mixer of each layer; a single one is used for four layers
+SETTINGS      fields of the recipe's configuration, such as --steps 500 --optimiser.rate 1e-3
+"""
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Examples first: argparse prints the description before the options, and ours holds the examples."""
 
@@ -145,18 +164,12 @@ def _add_list(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    parser = commands.add_parser(
-        "train",
-        help="train an in-context learner",
-        add_help=False,
-        formatter_class=_Formatter,
-        description="examples:\n"
-        "  contexture train linear-regression --run-dir runs/linear\n"
-        "  contexture train linear-regression --run-dir runs/linear --resume\n"
-        "  contexture train linear-regression --help            every setting of the recipe\n",
-    )
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="what to train: linear-regression, tables")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser = commands.add_parser("train", help="train an in-context learner", formatter_class=_Formatter)
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("--run-dir", metavar="FOLDER")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--inexact", action="store_true")
+    parser.add_argument("--mixers", metavar="A,B")
 
 
 def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -197,7 +210,12 @@ def _print_completion(shell: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["train"]:
+        # The settings of a recipe are tyro's to parse; argparse knows `train` for help and completion alone.
+        options = argparse.Namespace(command="train", recipe=given[1] if len(given) > 1 else None, rest=given[2:])
+    else:
+        options = parser().parse_args(given)
     if options.command == "completion":
         return _print_completion(options.shell)
     try:

@@ -1,0 +1,135 @@
+"""What the command line does, as functions: compare learners on a task, predict new rows, load a trained learner."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contexture.errors import InputError
+from contexture.evaluation import compare as comparing
+from contexture.evaluation.compare import Progress
+from contexture.evaluation.comparison import Comparison
+from contexture.learners.saved import load_learner, load_shipped, shipped
+from contexture.protocols import Learner, Pairs, Prediction, Task
+from contexture.randomness import generator
+from contexture.selection import AnyLearner, Reading, choose_learners, choose_task
+from contexture.tables import Dataset, match_columns, read_matching
+from contexture.tables.encode import encode_pairs, encode_queries
+from contexture.tasks.tables import TableTask
+
+TABLE_SIZES = (20, 50, 100, 200, 500, 1000)
+
+
+def load(name: str | Path) -> Learner:
+    """A trained learner: one that ships, by name, or the folder of one.
+
+    >>> load("linear-regression").card.kind
+    'in-context'
+    """
+    if str(name) in shipped():
+        return load_shipped(str(name))
+    if Path(name).exists():
+        return load_learner(name)
+    raise InputError(f"no trained learner is named {str(name)!r}, and no folder: there are {', '.join(shipped())}")
+
+
+def compare(
+    task: str | Path | Task,
+    learners: Iterable[str] | Mapping[str, AnyLearner] | None = None,
+    *,
+    reading: Reading = Reading(),  # noqa: B008
+    context: Sequence[int] | None = None,
+    metric: str | None = None,
+    episodes: int | None = None,
+    seeds: int = 3,
+    name: str | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Score learners on one task at several numbers of examples in context, all on the same episodes.
+
+    task: a registered or bundled task's name, a CSV or Parquet file, or a task itself. learners: names, or learners by
+    name; by default what belongs beside each other on this task. context: sizes to score at; those that the task
+    cannot hold are an error if they were asked for, and left out and named otherwise. episodes: prompts, or splits of a
+    table, for each of `seeds` seeds. name: what the result calls the task.
+    """
+    chosen = choose_task(str(task), reading) if isinstance(task, str | Path) else task
+    entrants = dict(learners) if isinstance(learners, Mapping) else choose_learners(chosen, learners)
+    return comparing.compare(
+        chosen,
+        entrants,
+        context=default_sizes(chosen) if context is None else context,
+        episodes=episodes,
+        seeds=tuple(range(seeds)),
+        metric=metric,
+        strict=context is not None,
+        name=name or (str(task) if isinstance(task, str | Path) else None),
+        findings=chosen.describe() if isinstance(chosen, TableTask) else (),
+        command=command,
+        progress=progress,
+    )
+
+
+def default_sizes(task: Task) -> tuple[int, ...]:
+    """The context sizes to score at unless asked: every prefix of a synthetic prompt, a ladder of sizes of a table."""
+    if isinstance(task, TableTask):
+        return TABLE_SIZES
+    drawn = task.sample(1, generator=generator("shape"))
+    if not isinstance(drawn, Pairs):
+        raise InputError(f"the episodes of {task.card.name!r} are tokens, which cannot be compared on yet")
+    return tuple(range(drawn.time))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TablePredictions:
+    """Predictions for the rows of a new table: columns by name, in the rows' order, and what was said on the way."""
+
+    columns: Mapping[str, list[Any]]
+    findings: tuple[str, ...]
+
+
+def predict(
+    train: str | Path | Dataset,
+    new: str | Path,
+    *,
+    reading: Reading = Reading(),  # noqa: B008
+    learner: str | Learner = "transformer",
+    level: float = 0.8,
+) -> TablePredictions:
+    """Learn from one table and predict the target for every row of another.
+
+    Columns are matched by name. A regression gives the target's name and, where the learner models a spread, NAME_low
+    and NAME_high, between which a share `level` of outcomes should fall; a classification gives the most probable class
+    and a column of probabilities for each class.
+    """
+    dataset = train if isinstance(train, Dataset) else reading.read(train)
+    table = read_matching(new, dataset.schema, delimiter=reading.delimiter, encoding=reading.encoding)
+    matched = match_columns(dataset.schema, table)
+    task = TableTask(dataset=dataset)
+    chosen = choose_learners(task, [learner])[learner] if isinstance(learner, str) else learner
+    if not isinstance(chosen, Learner):
+        raise InputError(f"{learner!r} reads tokens and cannot predict the rows of a table")
+    if dataset.schema.task not in chosen.card.targets:
+        wanted = "numbers" if dataset.schema.task == "regression" else "classes"
+        raise InputError(f"the learner {chosen.card.name!r} does not predict {wanted}: see `contexture list learners`")
+    prediction = chosen.predict(encode_pairs(dataset), encode_queries(matched))
+    return TablePredictions(
+        columns=_columns(prediction, dataset, level), findings=(*dataset.describe(), *matched.findings)
+    )
+
+
+def _columns(prediction: Prediction, dataset: Dataset, level: float) -> dict[str, list[Any]]:
+    name = dataset.schema.target.name
+    if prediction.probabilities is not None:
+        shares = prediction.probabilities[0]
+        columns: dict[str, list[Any]] = {name: [dataset.classes[code] for code in shares.argmax(dim=1).tolist()]}
+        for code, label in enumerate(dataset.classes):
+            columns[f"{name}={label}"] = shares[:, code].tolist()
+        return columns
+    columns = {name: torch.as_tensor(prediction.value[0]).tolist()}
+    interval = prediction.interval(level)
+    if interval is not None:
+        columns[f"{name}_low"], columns[f"{name}_high"] = (bound[0].tolist() for bound in interval)
+    return columns

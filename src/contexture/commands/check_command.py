@@ -1,0 +1,31 @@
+"""`contexture check ROOM NAME`: hold a mixer, a learner or a task to the laws; a broken one is exit status 1."""
+
+import argparse
+
+from contexture.commands.console import say
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the laws that the card makes apply, and name the first that is broken."""
+    from contexture.discovery import find
+    from contexture.testing import LawError
+
+    try:
+        _check(options.room, find(options.name, options.room))
+    except LawError as broken:
+        say(f"{options.name} breaks the {broken}")
+        return 1
+    print(f"{options.name} keeps the laws of {options.room}")
+    return 0
+
+
+def _check(room: str, cls: type) -> None:
+    from contexture import testing
+
+    if room == "mixers":
+        check = testing.check_mixer if cls.card.causal else testing.check_set_mixer
+        check(cls)
+    elif room == "learners":
+        testing.check_learner(testing.built(cls))
+    else:
+        testing.check_task(testing.built(cls))

@@ -1,0 +1,97 @@
+"""`contexture compare TASK`: learning curves of learners on one task, as a table, a report and JSON."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contexture.commands.console import console, say
+from contexture.commands.reading import reading
+
+if TYPE_CHECKING:
+    from contexture.evaluation.compare import Progress
+
+REPORTS = Path("contexture-reports")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, print the table (or JSON) on standard output and write the report."""
+    report = _report_path(options)
+    from contexture.api import compare
+    from contexture.selection import choose_learners, choose_task
+    from contexture.tasks.tables import TableTask
+
+    task = choose_task(options.task, reading(options))
+    learners = choose_learners(task, options.learners)
+    if isinstance(task, TableTask):
+        say(*task.describe())
+    with _display() as progress:
+        comparison = compare(
+            task,
+            learners,
+            name=options.task,
+            context=options.context,
+            metric=options.metric,
+            episodes=options.episodes,
+            seeds=options.seeds or 3,
+            command=shlex.join(["contexture", *sys.argv[1:]]),
+            progress=progress,
+        )
+    if options.json:
+        print(comparison.to_json())
+    else:
+        from contexture.reports.terminal import print_comparison
+
+        print_comparison(comparison, console(stderr=False))
+    if report is not None:
+        from contexture.reports.html import write
+
+        write(comparison, report)
+        say(f"report: {report}")
+    if not comparison.complete:
+        raise KeyboardInterrupt("the learners that were done are above")
+    return 0
+
+
+def _report_path(options: argparse.Namespace) -> Path | None:
+    """Where the report goes, checked before any work; None for no report."""
+    from contexture.tables.write import check_output
+
+    if options.no_report:
+        return None
+    if options.report:
+        check_output(options.report, inputs=[options.task] if Path(options.task).is_file() else [])
+        return Path(options.report)
+    REPORTS.mkdir(exist_ok=True)
+    stem = Path(options.task.split(":")[-1]).stem
+    return REPORTS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}.html"
+
+
+@contextmanager
+def _display() -> "Iterator[Progress | None]":
+    """A live bar with the time left on a terminal; nothing elsewhere."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True) as bar:
+        shown = bar.add_task("comparing", total=1.0)
+
+        def progress(index: int, total: int, fraction: float, note: str) -> None:
+            bar.update(shown, completed=(index + fraction) / total, description=note)
+
+        yield progress

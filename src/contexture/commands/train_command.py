@@ -1,0 +1,143 @@
+"""`contexture train RECIPE`: train an in-context learner; its settings are the fields of the recipe's configuration."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contexture.commands.console import say
+from contexture.errors import InputError
+
+if TYPE_CHECKING:
+    from contexture.training.config import TrainingConfig
+
+LEARNER = "learner"
+TABLES = "tables"
+
+
+def _own_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="contexture train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--inexact", action="store_true")
+    parser.add_argument("--mixers")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, or print the help of a recipe's settings."""
+    from contexture.cli import TRAIN_HELP
+
+    if options.recipe in ("-h", "--help"):
+        print(TRAIN_HELP)
+        return 0
+    if options.recipe is None or options.recipe.startswith("-"):
+        raise InputError("say what to train, as in: contexture train linear-regression --run-dir runs/linear")
+    own, rest = _own_options().parse_known_args(options.rest)
+    if {"-h", "--help"} & set(rest):
+        print(TRAIN_HELP)
+    if options.recipe == TABLES:
+        return _train_tables(own, rest)
+    return _train_pairs(options.recipe, own, rest)
+
+
+def _settings(default: Any, arguments: list[str], recipe: str) -> Any:
+    """The recipe's configuration with the user's changes; bad ones are said by tyro, with exit status 2."""
+    import tyro
+
+    return tyro.cli(
+        type(default),
+        default=default,
+        args=arguments,
+        prog=f"contexture train {recipe}",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _run_dir(own: argparse.Namespace) -> Path:
+    if own.run_dir is None:
+        raise InputError("say where the run is kept, with --run-dir FOLDER")
+    folder: Path = own.run_dir
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give a folder for the run")
+    return folder
+
+
+def _train_pairs(recipe: str, own: argparse.Namespace, rest: list[str]) -> int:
+    from contexture.learners.saved import save_learner
+    from contexture.models.pairs import PairsModelConfig
+    from contexture.store.environment import environment
+    from contexture.training.loop import train
+    from contexture.training.progress import display
+
+    config: TrainingConfig = _settings(_recipe(recipe, own.mixers), rest, recipe)
+    if not isinstance(config.model, PairsModelConfig):
+        raise InputError("only models over pairs can be trained from the command line so far")
+    folder = _run_dir(own)
+    model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
+    record = {"training": config.to_json(), "environment": environment(), "command": _command()}
+    save_learner(
+        folder / LEARNER,
+        model,
+        learner="in-context",
+        task=config.task.name,
+        config=config.model,
+        step=config.steps,
+        record=record,
+    )
+    say(f"trained; see how it does: contexture compare {config.task.name} --learners ols,ridge,{folder / LEARNER}")
+    return 0
+
+
+def _recipe(name: str, mixers: str | None) -> "TrainingConfig":
+    """A named recipe, or a modest one for any registered task over pairs; `mixers` replaces the pattern of layers."""
+    from contexture.discovery import find
+    from contexture.models.backbone import BackboneConfig
+    from contexture.models.pairs import PairsModelConfig
+    from contexture.protocols import Pairs
+    from contexture.randomness import generator
+    from contexture.training.config import TaskChoice, TrainingConfig
+    from contexture.training.recipes import RECIPES
+
+    if name in RECIPES:
+        config = RECIPES[name]()
+    else:
+        drawn = find(name, "tasks")().sample(1, generator=generator("shape"))
+        if not isinstance(drawn, Pairs):
+            raise InputError(f"the episodes of {name!r} are tokens, and only tasks over pairs can be trained on so far")
+        model = PairsModelConfig(
+            num_features=drawn.x.shape[2],
+            num_classes=drawn.schema.num_classes,
+            backbone=BackboneConfig(max_length=2 * drawn.time),
+        )
+        config = TrainingConfig(task=TaskChoice(name=name), model=model, steps=2000)
+    if mixers is not None:
+        assert isinstance(config.model, PairsModelConfig)
+        names = tuple(part.strip() for part in mixers.split(",") if part.strip())
+        pattern = names * 4 if len(names) == 1 else names
+        backbone = replace(config.model.backbone, pattern=pattern, settings={})
+        config = replace(config, model=replace(config.model, backbone=backbone))
+    return config
+
+
+def _train_tables(own: argparse.Namespace, rest: list[str]) -> int:
+    from contexture.training.tables import TableTrainingConfig, train_table_transformer
+
+    if own.mixers:
+        raise InputError("--mixers does not apply to the table transformer")
+    config = _settings(TableTrainingConfig(), rest, TABLES)
+    folder = _run_dir(own)
+
+    def show(line: Any) -> None:
+        print("  ".join(f"{key} {value:.6g}" for key, value in line.items()), file=sys.stderr, flush=True)
+
+    train_table_transformer(config, run_dir=folder, resume=own.resume, progress=show)
+    say(f"trained for {config.num_steps} steps; the run is in {folder}")
+    return 0
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["contexture", *sys.argv[1:]])

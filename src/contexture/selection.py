@@ -1,0 +1,126 @@
+"""From the words a user writes to tasks and learners: registered names, files, folders of trained learners.
+
+Everything that cannot be used raises `InputError` with one sentence.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from contexture.discovery import find, registered
+from contexture.errors import InputError
+from contexture.learners.saved import load_learner, load_shipped, shipped
+from contexture.learners.standardized import Standardized
+from contexture.protocols import Learner, SequenceLearner, Task
+from contexture.tables import Dataset, read_dataset
+from contexture.tasks.tables import BUNDLED, TableTask
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".parquet", ".pq")
+TRANSFORMER = "transformer"
+TABLES = "tables"
+
+AnyLearner = Learner | SequenceLearner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How to read a table: what is None or empty is found out, and said."""
+
+    target: str | int | None = None
+    type: Literal["regression", "classification"] | None = None
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    delimiter: str | None = None
+    encoding: str | None = None
+    header: bool | None = None
+    drop_missing_target: bool = False
+
+    def read(self, path: str | Path) -> Dataset:
+        """Read a file in this way; InputError names file, line and column of what is wrong."""
+        return read_dataset(
+            path,
+            target=self.target,
+            task=self.type,
+            categorical=self.categorical,
+            numeric=self.numeric,
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            header=self.header,
+            drop_missing_target=self.drop_missing_target,
+        )
+
+
+def choose_task(name: str, reading: Reading = Reading()) -> Task:  # noqa: B008
+    """The task that a registered name, a bundled table's name or a file's path means."""
+    if names_a_file(name):
+        return TableTask(dataset=reading.read(name))
+    if reading != Reading():
+        raise InputError(f"{name!r} is a task and not a file, so the options for reading a table do not apply")
+    if name in BUNDLED:
+        return TableTask.bundled(name)
+    tasks = registered("tasks")
+    if ".py:" not in name and (name not in tasks or name == TableTask.card.name):
+        raise InputError(_unknown("task and no file", name, {*tasks, *BUNDLED} - {TableTask.card.name}))
+    task: Task = find(name, "tasks")()
+    return task
+
+
+def names_a_file(name: str) -> bool:
+    """Whether a word means a file of rows rather than a registered task."""
+    path = Path(name)
+    return ".py:" not in name and (path.suffix.lower() in TABLE_SUFFIXES or len(path.parts) > 1 or path.exists())
+
+
+def choose_learners(task: Task, names: Iterable[str] | None = None) -> dict[str, AnyLearner]:
+    """Learners for a task by name, in the order asked; without names, the task's baselines and the shipped learner.
+
+    A name is one of the task's own learners, "transformer" (the shipped one for this task), a registered learner,
+    "file.py:Class", or the folder of a trained learner. On tables, learners of numbers alone see standardised columns.
+    """
+    own = _own(task)
+    if names is None:
+        return own
+    chosen: dict[str, AnyLearner] = {}
+    for name in names:
+        if name in chosen:
+            raise InputError(f"the learner {name!r} is asked for twice")
+        chosen[name] = own[name] if name in own else _named(task, name)
+    return chosen
+
+
+def _own(task: Task) -> dict[str, AnyLearner]:
+    """What belongs beside any other learner on a task, under the names that a user may give."""
+    own = dict(task.baselines())
+    oracle = task.oracle()
+    if oracle is not None:
+        own.setdefault(oracle.card.name, oracle)
+    if shipped_name(task) in shipped():
+        own[TRANSFORMER] = load_shipped(shipped_name(task))
+    return own
+
+
+def shipped_name(task: Task) -> str:
+    """The name under which the learner shipped for a task would be found."""
+    return TABLES if isinstance(task, TableTask) else task.card.name
+
+
+def _named(task: Task, name: str) -> AnyLearner:
+    if name == TRANSFORMER:
+        raise InputError(f"no trained transformer ships for {task.card.name!r}: there are {', '.join(shipped())}")
+    if Path(name).is_dir():
+        return load_learner(name)
+    known = registered("learners")
+    if ".py:" not in name and name not in known:
+        raise InputError(_unknown("learner", name, {*known, *_own(task)}))
+    learner: Learner = find(name, "learners")()
+    if isinstance(task, TableTask) and not learner.card.tables:
+        return Standardized(learner)
+    return learner
+
+
+def _unknown(what: str, name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+    return f"no {what} is named {name!r}: {hint}"
