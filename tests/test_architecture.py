@@ -22,6 +22,7 @@ ORDER = (
     "learners",
     "tasks",
     "training",
+    "testing",
     "evaluation",
     "probes",
     "transforms",
@@ -35,7 +36,7 @@ ORDER = (
     "cli",
 )
 ANYONE_MAY = {"errors", "randomness", "discovery", "weights"}
-OUTSIDE_THE_ORDER = {"__init__", "errors", "randomness", "discovery", "testing", "weights"}
+OUTSIDE_THE_ORDER = {"__init__", "errors", "randomness", "discovery", "weights"}
 
 
 def room_of(path: Path) -> str:

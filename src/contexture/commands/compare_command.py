@@ -48,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
 
         print_comparison(comparison, console(stderr=False))
     if report is not None:
-        from contexture.reports.html import write
+        from contexture.reports.html import write_report
 
-        write(comparison, report)
+        write_report(comparison, report)
         say(f"report: {report}")
     if not comparison.complete:
         raise KeyboardInterrupt("the learners that were done are above")

@@ -15,6 +15,24 @@ if TYPE_CHECKING:
 LEARNER = "learner"
 TABLES = "tables"
 
+TRAIN_HELP = """\
+usage: contexture train RECIPE --run-dir FOLDER [--resume] [--inexact] [--mixers A,B] [SETTINGS]
+
+examples:
+  contexture train linear-regression --run-dir runs/linear
+  contexture train linear-regression --run-dir runs/linear --resume     go on after Ctrl-C or a crash, bit for bit
+  contexture train sine --run-dir runs/sine --steps 3000 --mixers delta-rule,softmax
+  contexture train linear-regression --mixers mine.py:MyMixer --run-dir runs/mine
+  contexture train linear-regression --help                             every setting of the recipe
+
+RECIPE        linear-regression, tables, or any task over pairs from `contexture list tasks`
+--run-dir     the folder that keeps the run: checkpoints, the record, and at the end the learner
+--resume      go on from the folder's last intact checkpoint
+--inexact     resume on another machine or build, which is recorded
+--mixers      the mixer of each layer; a single one is used for four layers
+SETTINGS      fields of the recipe's configuration, such as --steps 500 --optimiser.rate 1e-3
+"""
+
 
 def _own_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="contexture train", add_help=False, allow_abbrev=False)
@@ -27,8 +45,6 @@ def _own_options() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Train, or print the help of a recipe's settings."""
-    from contexture.cli import TRAIN_HELP
-
     if options.recipe in ("-h", "--help"):
         print(TRAIN_HELP)
         return 0
