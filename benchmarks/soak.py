@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # torch's optimisers import it at their first step: once here, not in every life
+import torch._dynamo  # imported by torch at the first step of an optimiser: once here, not in every life
 
 from contexture import discovery
 from contexture.models.backbone import BackboneConfig
