@@ -67,6 +67,13 @@ def registered(room: str) -> dict[str, type[Any]]:
     return dict(_built_in(room))
 
 
+@cache
+def ops() -> dict[str, Any]:
+    """Every op by its name: the `OP` of each module of contexture.ops that has one."""
+    found = {module.OP.name: module.OP for module in _modules("contexture.ops") if "OP" in vars(module)}
+    return dict(sorted(found.items()))
+
+
 def from_file(spec: str, room: str) -> type[Any]:
     """Load a user's own class from "path/to/file.py:ClassName" and check that its card fits the room."""
     path_text, _, name = spec.rpartition(":")

@@ -34,17 +34,46 @@ def _version(distribution: str) -> str | None:
 
 def report() -> dict[str, Any]:
     """Everything that `doctor` prints, as plain values."""
-    from contexture.learners.shipped import shipped
-    from contexture.ops.dispatch import describe
+    from contexture.learners.saved import shipped
     from contexture.store.environment import environment
 
     return {
         "environment": environment(),
         "packages": {name: _version(name) for name in REQUIRED},
         "optional": {name: _version(name) or f"not installed: pip install '{line}'" for name, line in OPTIONAL.items()},
-        "paths": describe(),
-        "weights": shipped(),
+        "paths": _paths(),
+        "weights": {name: _intact(name) for name in shipped()},
     }
+
+
+def _paths() -> dict[str, str]:
+    """Which path each op takes on this machine, for training and for inference in fp32 and bf16, at 512 tokens."""
+    import torch
+
+    from contexture.discovery import ops
+    from contexture.ops.dispatch import Call, choose
+
+    found = {}
+    for op in ops():
+        for dtype in (torch.float32, torch.bfloat16):
+            taken = {
+                use: choose(op, Call(device="cpu", dtype=dtype, time=512, keys=512, dim=64, gradient=gradient))
+                for use, gradient in (("forward", False), ("training", True))
+            }
+            name = str(dtype).removeprefix("torch.")
+            found[f"{op} {name}"] = ", ".join(f"{use}: {path}" for use, path in taken.items())
+    return found
+
+
+def _intact(name: str) -> str:
+    from contexture.errors import CheckpointError
+    from contexture.learners.saved import load_shipped
+
+    try:
+        load_shipped(name)
+    except CheckpointError as error:
+        return str(error)
+    return "intact"
 
 
 def run(options: argparse.Namespace) -> int:
