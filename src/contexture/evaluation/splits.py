@@ -16,21 +16,13 @@ from contexture.evaluation.footprint import Stopwatch, state_bytes
 from contexture.evaluation.metrics import Metric, Truth
 from contexture.evaluation.samples import Halves
 from contexture.evaluation.sources import Advance, Outcome, answer, check_pairs, on_cpu
-from contexture.protocols import Learner, Pairs, Prediction, SequenceLearner, Target
+from contexture.protocols import Learner, Prediction, SequenceLearner, Target
+from contexture.tasks.split import Split
+
+__all__ = ["ANSWERS_KEPT", "Split", "SplitSource", "SplitTask"]
 
 ANSWERS_KEPT = 64
 """Held-out rows of each split whose predictions are kept for distances between learners."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
-    """One division of a table: rows to learn from, in the order in which they are shown, and rows to be scored on.
-
-    Both are a batch of one episode.
-    """
-
-    train: Pairs
-    test: Pairs
 
 
 @runtime_checkable
