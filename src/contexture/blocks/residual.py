@@ -33,9 +33,14 @@ class ResidualBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x)), state
 
     def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Run over a whole sequence."""
-        x = x + self.mixer(self.mixer_norm(x), segments=segments)
+        self,
+        x: Float[Tensor, "batch time width"],
+        *,
+        segments: Int[Tensor, "batch time"] | None = None,
+        every: int = 1,
+    ) -> Float[Tensor, "batch read width"]:
+        """Run over a whole sequence, and return the positions 0, every, 2 * every, ..."""
+        mixed = self.mixer(self.mixer_norm(x), segments=segments)
+        x = x + mixed if every == 1 else x[:, ::every] + mixed[:, ::every]
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out

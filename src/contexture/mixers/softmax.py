@@ -90,6 +90,6 @@ class SoftmaxAttention(nn.Module):
     def _heads(self, x: Tensor, steps: Int[Tensor, "rows time"]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
         if self.positions == "rotary":
-            factors = turns(steps, self.dim, dtype=q.dtype)
+            factors = turns(steps, self.dim, heads=self.num_heads, dtype=q.dtype)
             q, k = rotate(q, factors), rotate(k, factors)
         return q, k, v

@@ -142,7 +142,7 @@ class Backbone(nn.Module):
 
     if TYPE_CHECKING:
 
-        def __call__(self, x: Tensor, *, segments: Tensor | None = None) -> Tensor:
+        def __call__(self, x: Tensor, *, segments: Tensor | None = None, every: int = 1) -> Tensor:
             """Run a whole sequence."""
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> BackboneState:
@@ -166,9 +166,16 @@ class Backbone(nn.Module):
         return self.norm(x), BackboneState(state.positions + x.shape[1], tuple(states))
 
     def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Run a whole sequence; InputError if it is longer than learned positions reach."""
+        self,
+        x: Float[Tensor, "batch time width"],
+        *,
+        segments: Int[Tensor, "batch time"] | None = None,
+        every: int = 1,
+    ) -> Float[Tensor, "batch read width"]:
+        """Run a whole sequence and return the positions 0, every, 2 * every, ...
+
+        The last feed-forward network runs at those alone. InputError if the sequence is longer than learned positions.
+        """
         if self.positions is not None:
             if segments is None:
                 self._reach(x.shape[1])
@@ -176,8 +183,9 @@ class Backbone(nn.Module):
             else:
                 steps = positions_of(segments)
             x = x + self.positions(steps)
-        for block in self.blocks:
-            x = block(x, segments=segments)
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            x = block(x, segments=segments, every=every if layer == last else 1)
         return self.norm(x)
 
     def _reach(self, length: int) -> None:

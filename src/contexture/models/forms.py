@@ -35,11 +35,6 @@ class Embeddings(Protocol):
         ...
 
 
-def _even(hidden: Tensor) -> Tensor:
-    """[batch, 2 * time, width] at the tokens of x alone."""
-    return torch.unflatten(hidden, 1, (-1, 2)).select(2, 0)
-
-
 class Interleaved:
     """Two tokens to an example."""
 
@@ -50,14 +45,14 @@ class Interleaved:
 
     def forward(self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor) -> Tensor:
         """Hidden vectors of a whole episode."""
-        return _even(backbone(self.tokens(embed, x, y)))
+        return backbone(self.tokens(embed, x, y), every=2)
 
     def stream(
         self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor, state: PairsState
     ) -> tuple[Tensor, BackboneState]:
         """Hidden vectors of further examples."""
         hidden, after = backbone.stream(self.tokens(embed, x, y), state.backbone)
-        return _even(hidden), after
+        return hidden[:, ::2], after
 
     def read(self, embed: Embeddings, backbone: Backbone, x: Tensor, state: PairsState) -> Tensor:
         """The hidden vector of one query per row, [batch, 1, width]."""

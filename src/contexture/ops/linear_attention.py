@@ -23,15 +23,15 @@ def linear_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another."""
-    state, outputs = initial_state, []
+    state, outputs, dtype = initial_state, [], v.dtype
     stretch = None if segments is None else runs(segments)
-    k = silence(k, segments)
+    q, k, v = (x.to(state.dtype) for x in (q, silence(k, segments), v))
     for t in range(q.shape[1]):
         if stretch is not None and t > 0:
             state = state * (stretch[:, t] == stretch[:, t - 1]).to(state.dtype).view(-1, 1, 1, 1)
-        state = state + k[:, t, :, :, None].to(state.dtype) * v[:, t, :, None, :].to(state.dtype)
-        outputs.append(torch.einsum("bhd,bhde->bhe", q[:, t].to(state.dtype), state))
-    return silence(torch.stack(outputs, 1), segments).to(v.dtype), state
+        state = state + k[:, t, :, :, None] * v[:, t, :, None, :]
+        outputs.append(torch.einsum("bhd,bhde->bhe", q[:, t], state))
+    return silence(torch.stack(outputs, 1), segments).to(dtype), state
 
 
 def linear_attention_chunked(

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.segments import padding, runs
+from contexture.ops.chunks import silence, wide
+from contexture.ops.segments import runs
 
 
 class KeysValues(NamedTuple):
@@ -41,30 +42,27 @@ def visible(
     return mask & (own[:, None, :, None] == keys[:, None, None, :])
 
 
-def _silence(out: Tensor, segments: Tensor | None) -> Tensor:
-    return out if segments is None else out.masked_fill(padding(segments)[:, :, None, None], 0.0)
-
-
 def softmax_attention_reference(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None
 ) -> Tensor:
     """The definition, one query after another, in fp32 (fp64 for fp64 inputs)."""
-    wide = torch.promote_types(q.dtype, torch.float32)
+    dtype = v.dtype
+    q, k, v = (x.to(wide(dtype)) for x in (q, k, v))
     past = k.shape[1] - q.shape[1]
     mask = visible(q.shape[1], k.shape[1], segments, device=q.device)[:, 0]
     outputs = []
     for t in range(q.shape[1]):
         seen = past + t + 1
-        scores = scale * torch.einsum("bhd,bshd->bhs", q[:, t].to(wide), k[:, :seen].to(wide))
+        scores = scale * torch.einsum("bhd,bshd->bhs", q[:, t], k[:, :seen])
         weights = scores.masked_fill(~mask[:, t, None, :seen], -math.inf).softmax(-1)
-        outputs.append(torch.einsum("bhs,bshe->bhe", weights, v[:, :seen].to(wide)))
-    return _silence(torch.stack(outputs, 1), segments).to(v.dtype)
+        outputs.append(torch.einsum("bhs,bshe->bhe", weights, v[:, :seen]))
+    return silence(torch.stack(outputs, 1), segments).to(dtype)
 
 
 def softmax_attention_products(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None
 ) -> Tensor:
-    """The whole [queries, keys] table by batched products; the softmax itself in fp32."""
+    """The whole [queries, keys] table by batched products; torch's softmax sums in fp32 whatever the dtype."""
     batch, time, heads, _ = q.shape
     hidden = ~visible(time, k.shape[1], segments, device=q.device)
     bias = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill(hidden, -math.inf)
@@ -72,9 +70,8 @@ def softmax_attention_products(
     queries, values = q.transpose(1, 2).flatten(0, 1), v.transpose(1, 2).flatten(0, 1)
     keys = k.permute(0, 2, 3, 1).flatten(0, 1)
     scores = torch.baddbmm(bias, queries, keys, alpha=scale)
-    weights = torch.softmax(scores, -1, dtype=torch.promote_types(q.dtype, torch.float32)).to(v.dtype)
-    out = torch.bmm(weights, values).view(batch, heads, time, -1).transpose(1, 2)
-    return _silence(out, segments)
+    out = torch.bmm(torch.softmax(scores, -1), values).view(batch, heads, time, -1).transpose(1, 2)
+    return silence(out, segments)
 
 
 def softmax_attention_sdpa(q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None) -> Tensor:
@@ -85,7 +82,7 @@ def softmax_attention_sdpa(q: Tensor, k: Tensor, v: Tensor, *, scale: float, seg
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=whole, scale=scale
     )
-    return _silence(out.transpose(1, 2), segments)
+    return silence(out.transpose(1, 2), segments)
 
 
 def softmax_attention(
