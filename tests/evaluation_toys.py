@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from contexture.errors import InputError
-from contexture.evaluation.splits import Split
 from contexture.protocols import Learner, LearnerCard, Pairs, Prediction, Schema, TaskCard
+from contexture.tasks.split import Split
 
 BOTH = frozenset({"regression", "classification"})
 NUMBERS = frozenset({"regression"})

@@ -7,7 +7,7 @@ from torch import nn
 
 from contexture.errors import InputError
 from contexture.evaluation.curve import draw, fitting, learning_curve, measure, score
-from contexture.evaluation.footprint import Stopwatch, num_bytes, num_parameters, state_bytes
+from contexture.evaluation.footprint import Stopwatch, num_parameters, state_bytes
 from contexture.evaluation.matching import distance, distances, jensen_shannon
 from contexture.evaluation.metrics import find
 from contexture.evaluation.samples import CurveSamples, contrast, tied_with_best
@@ -227,17 +227,16 @@ class Wrapped(Mean):
         shared = nn.Linear(3, 2)
         self.models = {"a": nn.Sequential(shared, nn.Linear(2, 1)), "b": shared}
 
-    def state(self, context: Pairs) -> object:
-        return {"sum": torch.zeros(context.batch, 5)}
+    def state_bytes(self, context: Pairs) -> int:
+        return 5 * context.x.shape[2]
 
 
-def test_parameters_are_counted_once_and_state_by_its_tensors() -> None:
+def test_parameters_are_counted_once_and_state_as_the_learner_says() -> None:
     assert num_parameters(Wrapped()) == 8 + 3
     assert num_parameters(Mean()) == 0
     pairs = LINE.sample(4, generator=torch.Generator().manual_seed(0))
-    assert state_bytes(Wrapped(), pairs) == 5 * 4
+    assert state_bytes(Wrapped(), pairs) == 5 * 2
     assert state_bytes(Mean(), pairs.prefix(3)) == 3 * 3 * 8
-    assert num_bytes((torch.zeros(2), [torch.zeros(3, dtype=torch.int64)])) == 8 + 24
 
 
 def test_the_first_call_is_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from contexture.evaluation import intervals
 from contexture.evaluation.intervals import Interval
 from contexture.randomness import generator as derived
 
-REPEATS = 300
-# 95 % coverage over 300 repeats lies in this band but once in ten thousand times.
+REPEATS = 200
+# 95 % coverage over 200 repeats lies in this band but once in ten thousand times.
 CAUTIOUS, BAND = (0.9, 1.0), (0.9, 0.99)
 
 
@@ -28,7 +28,7 @@ def normal(*shape: int, number: int) -> Tensor:
 def test_bootstrap_over_episodes_covers() -> None:
     def one(number: int) -> tuple[Interval, float]:
         losses = normal(1, 60, number=number).square()
-        return intervals.bootstrap(losses, generator=derived("b", number), num_resamples=400), 1.0
+        return intervals.bootstrap(losses, generator=derived("b", number), num_resamples=300), 1.0
 
     assert BAND[0] <= coverage(one) <= BAND[1]
 
@@ -39,7 +39,7 @@ def seeds_that_differ(number: int) -> Tensor:
 
 def test_bootstrap_covers_where_seeds_differ_more_than_their_episodes() -> None:
     def one(number: int) -> tuple[Interval, float]:
-        return intervals.bootstrap(seeds_that_differ(number), generator=derived("b", number), num_resamples=400), 0.0
+        return intervals.bootstrap(seeds_that_differ(number), generator=derived("b", number), num_resamples=300), 0.0
 
     assert 0.87 <= coverage(one) <= 0.99
 
@@ -47,7 +47,7 @@ def test_bootstrap_covers_where_seeds_differ_more_than_their_episodes() -> None:
 def test_forgetting_that_seeds_differ_does_not_cover() -> None:
     def one(number: int) -> tuple[Interval, float]:
         pooled = seeds_that_differ(number).reshape(1, -1)
-        return intervals.bootstrap(pooled, generator=derived("b", number), num_resamples=400), 0.0
+        return intervals.bootstrap(pooled, generator=derived("b", number), num_resamples=300), 0.0
 
     assert coverage(one) < 0.5
 
@@ -60,7 +60,7 @@ def test_three_seeds_need_the_interval_over_seeds() -> None:
         return intervals.seed_interval(samples(number)), 0.0
 
     def percentiles(number: int) -> tuple[Interval, float]:
-        return intervals.bootstrap(samples(number), generator=derived("b", number), num_resamples=400), 0.0
+        return intervals.bootstrap(samples(number), generator=derived("b", number), num_resamples=300), 0.0
 
     assert BAND[0] <= coverage(student) <= BAND[1]
     assert coverage(percentiles) < 0.85
@@ -134,7 +134,7 @@ def test_paired_ratio_covers() -> None:
     def one(number: int) -> tuple[Interval, float]:
         shared = normal(1, 80, number=number).square()
         first = 2 * shared + 0.5 * normal(1, 80, number=10_000 + number)
-        return intervals.paired_ratio(first, shared, generator=derived("r", number), num_resamples=400), 2.0
+        return intervals.paired_ratio(first, shared, generator=derived("r", number), num_resamples=300), 2.0
 
     assert BAND[0] <= coverage(one) <= BAND[1]
 

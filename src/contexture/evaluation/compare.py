@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from contexture.errors import InputError
@@ -9,6 +10,7 @@ from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw, fitting, pick_metric, score
 from contexture.evaluation.matching import distances
 from contexture.evaluation.samples import CurveSamples, measure, method, tied_with_best
+from contexture.evaluation.sources import Source
 from contexture.evaluation.splits import SplitTask
 from contexture.protocols import Learner, SequenceLearner, Task
 
@@ -52,9 +54,9 @@ def compare(
 
     episodes: prompts, or splits of a table, for each seed. strict: a size that the task cannot hold is an error rather
     than left out and named. name: the task's name in the result, by default its card's. findings, settings, command:
-    carried into the result; settings default to the task's own fields. A learner that cannot be scored is skipped with
-    its reason. After KeyboardInterrupt what is done is returned, marked incomplete. Raises InputError if no size fits
-    or the metric does not.
+    carried into the result; settings default to the task's own fields, or the sizes of a table's halves. A learner that
+    cannot be scored is skipped with its reason. After KeyboardInterrupt what is done is returned, marked incomplete.
+    Raises InputError if no size fits or the metric does not.
     """
     from contexture.store.environment import environment
 
@@ -90,7 +92,7 @@ def compare(
         chance=_chance(task, metric_used.name),
         tied=tied_with_best(contestants),
         distances=distances(done, references),
-        settings={**(_settings(task) if settings is None else settings), "episodes per seed": episodes},
+        settings=_settings(task, source, episodes) if settings is None else settings,
         left_out=left_out,
         skipped=skipped,
         notes={samples.name: samples.notes for samples in done if samples.notes},
@@ -99,6 +101,7 @@ def compare(
         environment=environment(),
         command=command,
         seeds=tuple(seeds),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         complete=complete,
     )
 
@@ -133,9 +136,12 @@ def _chance(task: Task, metric: str) -> float | None:
     return task.chance if metric == task.card.metric else None
 
 
-def _settings(task: Task) -> dict[str, Any]:
-    """The task's own fields, as far as JSON can hold them."""
-    if not is_dataclass(task):
-        return {}
-    values = {field.name: getattr(task, field.name) for field in fields(task) if field.repr}
-    return {key: value for key, value in values.items() if isinstance(value, str | int | float | bool | None)}
+def _settings(task: Task, source: Source, episodes: int) -> dict[str, Any]:
+    """A table's halves, or the task's own fields as far as JSON can hold them; and how much was scored."""
+    if source.halves is not None:
+        halves = source.halves
+        return {"training rows": halves.num_train, "held-out rows": halves.num_test, "splits per seed": episodes}
+    names: list[str] = [field.name for field in fields(task) if field.repr] if is_dataclass(task) else []
+    values = {name: getattr(task, name) for name in names}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool | None)}
+    return {**plain, "episodes per seed": episodes}

@@ -16,7 +16,17 @@ SCHEMA = "contexture.comparison/1"
 
 _LEARNER_KEYS = ("name", "kind", "n", "seconds", "parameters", "state_bytes")
 _CURVE_KEYS = ("value", "low", "high")
-_PLAIN_DETAILS = ("oracle", "chance", "settings", "skipped", "timing", "environment", "command", "complete")
+_PLAIN_DETAILS = (
+    "oracle",
+    "chance",
+    "settings",
+    "skipped",
+    "timing",
+    "environment",
+    "command",
+    "measured_at",
+    "complete",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +37,7 @@ class Comparison:
     tied: at each context size, the best learner other than the oracle and those that a paired interval cannot tell from
     it. chance: the metric of the best predictor that ignores x and the context. left_out: context sizes that the task
     cannot hold; skipped: learners that could not be scored; each with its reason. notes: learner -> what was odd.
-    complete: False if it was interrupted before every learner was done.
+    measured_at: date and time in UTC. complete: False if it was interrupted before every learner was done.
     """
 
     task: str
@@ -49,6 +59,7 @@ class Comparison:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     seeds: tuple[int, ...] = ()
+    measured_at: str = ""
     complete: bool = True
 
     @property
@@ -100,6 +111,7 @@ class Comparison:
             "environment": dict(self.environment),
             "command": self.command,
             "seeds": list(self.seeds),
+            "measured_at": self.measured_at,
             "complete": self.complete,
         }
         return {**self.document(), "details": details}

@@ -2,8 +2,8 @@
 
     curve(n) = E[ metric( prediction after n examples, target of the next ) ]
 
-Synthetic families are scored prequentially and tables on held-out rows after n rows; see `synthetic` and `splits` for
-what a draw is and what is timed, and `samples` for the intervals.
+Synthetic families and token sequences are scored prequentially, tables on held-out rows after n rows; see `synthetic`,
+`sequences` and `splits` for what a draw is and what is timed, and `samples` for the intervals.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from contexture.evaluation import metrics
 from contexture.evaluation.footprint import num_parameters
 from contexture.evaluation.metrics import Metric
 from contexture.evaluation.samples import CurveSamples, measure
+from contexture.evaluation.sequences import SequenceSource
 from contexture.evaluation.sources import Advance, Source
 from contexture.evaluation.splits import SplitSource, SplitTask
 from contexture.evaluation.synthetic import SyntheticSource
@@ -29,6 +30,8 @@ def draw(task: Task, *, episodes: int, seeds: Sequence[int]) -> Source:
         raise InputError(f"scoring needs at least one episode and one seed, not {episodes} and {len(seeds)}")
     if isinstance(task, SplitTask):
         return SplitSource.draw(task, episodes=episodes, seeds=seeds)
+    if task.card.episodes == "tokens":
+        return SequenceSource.draw(task, episodes=episodes, seeds=seeds)
     return SyntheticSource.draw(task, episodes=episodes, seeds=seeds)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor, nn
+from torch import nn
 
 from contexture.protocols import Pairs
 
@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 class KeepsState(Protocol):
     """A learner that carries less, or more, than the examples themselves from one prediction to the next."""
 
-    def state(self, context: Pairs) -> Any:
-        """What is kept after `context`: tensors in any nesting of tuples, lists, mappings and dataclasses."""
+    def state_bytes(self, context: Pairs) -> int:
+        """The bytes kept for one episode after `context`."""
         ...
 
 
@@ -52,22 +52,11 @@ def _parts(thing: object) -> Iterator[Any]:
         yield from vars(thing).values()
 
 
-def num_bytes(thing: object) -> int:
-    """The bytes of every tensor in a nesting of tuples, lists, mappings and dataclasses.
-
-    >>> import torch
-    >>> num_bytes({"a": torch.zeros(3, dtype=torch.float64), "b": [torch.zeros(2, dtype=torch.int64)]})
-    40
-    """
-    if isinstance(thing, Tensor):
-        return thing.numel() * thing.element_size()
-    return sum(num_bytes(part) for part in _parts(thing))
-
-
 def state_bytes(learner: object, context: Pairs) -> int:
-    """What one episode's learner keeps after `context`, in bytes: its own state, or else the examples themselves."""
-    kept = learner.state(context) if isinstance(learner, KeepsState) else (context.x, context.y)
-    return num_bytes(kept) // max(1, context.batch)
+    """The bytes kept for one episode after `context`: as the learner measures them, or else the examples themselves."""
+    if isinstance(learner, KeepsState):
+        return learner.state_bytes(context)
+    return (context.x.nbytes + context.y.nbytes) // max(1, context.batch)
 
 
 class Stopwatch:

@@ -56,19 +56,21 @@ def _bits(probabilities: Tensor) -> Tensor:
 
 def distance(learner: CurveSamples, reference: CurveSamples) -> Float[Tensor, " context"]:
     """How far the learner's predictions are from the reference's, at every context size."""
-    if learner.answers.shape != reference.answers.shape or learner.context != reference.context:
-        raise InputError(f"{learner.name} and {reference.name} did not answer the same queries")
-    measure = squared_difference if learner.answers.dim() == 4 else jensen_shannon
-    return measure(learner.answers, reference.answers)
+    ours, theirs = learner.answers, reference.answers
+    if ours is None or theirs is None or ours.shape != theirs.shape or learner.context != reference.context:
+        raise InputError(f"{learner.name} and {reference.name} did not answer the same queries, or kept no answers")
+    return squared_difference(ours, theirs) if ours.dim() == 4 else jensen_shannon(ours, theirs)
 
 
 def distances(learners: Sequence[CurveSamples], references: Sequence[CurveSamples]) -> Distances:
-    """Each learner's distance to each reference other than itself."""
+    """Each learner's distance to each reference other than itself; nothing for those whose answers were not kept."""
+    kept = [reference for reference in references if reference.answers is not None]
     return {
         learner.name: {
             reference.name: tuple(v if math.isfinite(v) else math.nan for v in distance(learner, reference).tolist())
-            for reference in references
+            for reference in kept
             if reference.name != learner.name
         }
         for learner in learners
+        if learner.answers is not None
     }

@@ -36,9 +36,10 @@ class CurveSamples:
 
     losses: the metric's rows, averaged over an episode's queries where it has several; NaN where the learner had no
     answer, and `notes` say why. answers: its predictions for the first queries (means, or class probabilities in a last
-    axis), from which distances between learners are taken. seconds: wall time of `predict` after the largest context,
-    over the number of queries that it answered, the median over calls after a first one that is not counted.
-    state_bytes: what has to be kept between predictions at the largest context. halves: set for a table alone.
+    axis), from which distances between learners are taken; None where they are not kept. seconds: wall time of
+    `predict` after the largest context, over the number of queries that it answered, the median over calls after a
+    first one that is not counted. state_bytes: what has to be kept between predictions at the largest context. halves:
+    set for a table alone.
     """
 
     name: str
@@ -46,7 +47,7 @@ class CurveSamples:
     metric: Metric
     context: tuple[int, ...]
     losses: Float[Tensor, "seeds episodes context"]
-    answers: Float[Tensor, "seeds episodes context queries *classes"]
+    answers: Float[Tensor, "seeds episodes context queries *classes"] | None
     seconds: float
     parameters: int
     state_bytes: int

@@ -26,7 +26,7 @@ class Outcome:
     """What scoring one learner gave: losses and answers as in `CurveSamples`, seconds per prediction, notes."""
 
     losses: Float[Tensor, "seeds episodes context"]
-    answers: Float[Tensor, "seeds episodes context queries *classes"]
+    answers: Float[Tensor, "seeds episodes context queries *classes"] | None
     seconds: float
     notes: tuple[str, ...] = ()
 
