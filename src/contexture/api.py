@@ -11,7 +11,7 @@ from contexture.errors import InputError
 from contexture.evaluation import compare as comparing
 from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
-from contexture.learners.saved import load_learner, load_shipped, shipped
+from contexture.learners.saved import load_named
 from contexture.protocols import Learner, Pairs, Prediction, Task
 from contexture.randomness import generator
 from contexture.selection import AnyLearner, Reading, choose_learners, choose_task
@@ -28,11 +28,7 @@ def load(name: str | Path) -> Learner:
     >>> load("linear-regression").card.kind
     'in-context'
     """
-    if str(name) in shipped():
-        return load_shipped(str(name))
-    if Path(name).exists():
-        return load_learner(name)
-    raise InputError(f"no trained learner is named {str(name)!r}, and no folder: there are {', '.join(shipped())}")
+    return load_named(name)
 
 
 def compare(

@@ -7,7 +7,7 @@ class ContextureError(Exception):
     exit_status = 1
 
 
-class InputError(ContextureError):
+class InputError(ContextureError, ValueError):
     """What the user gave cannot be used: says what was found, where, and how to mend it."""
 
     exit_status = 2

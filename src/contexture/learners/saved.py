@@ -18,7 +18,9 @@ from torch import nn
 
 from contexture.errors import CheckpointError, InputError
 from contexture.learners.in_context import InContext
+from contexture.learners.table_transformer import TableTransformerLearner
 from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.table_transformer import TableTransformer, TableTransformerConfig
 from contexture.protocols import Learner
 from contexture.randomness import generator
 from contexture.store.checkpoint import MANIFEST, Checkpoint, read_checkpoint, write_checkpoint
@@ -63,10 +65,26 @@ def load_shipped(name: str) -> Learner:
     return load_learner(folders[name], name="transformer")
 
 
+def load_named(name: str | Path) -> Learner:
+    """A trained learner: one that ships, by name, or the folder of one."""
+    if str(name) in shipped():
+        return load_shipped(str(name))
+    if Path(name).is_dir():
+        return load_learner(name)
+    raise InputError(f"no trained learner is named {str(name)!r}, and no folder: there are {', '.join(shipped())}")
+
+
 def _load_pairs(checkpoint: Checkpoint, name: str) -> Learner:
     model = PairsModel(PairsModelConfig(**checkpoint.state["config"]), generator=generator("placeholder"))
     _fill(model, checkpoint)
     return InContext(model, name=name)
+
+
+def _load_tables(checkpoint: Checkpoint, _: str) -> Learner:
+    config = TableTransformerConfig(**checkpoint.state["config"])
+    model = TableTransformer(config, generator=generator("placeholder"))
+    _fill(model, checkpoint)
+    return TableTransformerLearner(model)
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -75,4 +93,7 @@ def _fill(model: nn.Module, checkpoint: Checkpoint) -> None:
     model.eval().requires_grad_(False)
 
 
-LOADERS: dict[str, Callable[[Checkpoint, str], Learner]] = {"in-context": _load_pairs}
+LOADERS: dict[str, Callable[[Checkpoint, str], Learner]] = {
+    "in-context": _load_pairs,
+    "table-transformer": _load_tables,
+}
