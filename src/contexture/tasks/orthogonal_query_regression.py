@@ -25,7 +25,8 @@ def away_from(
     """The part of `query` orthogonal to `others`, at the query's length; needs fewer points than features."""
     basis: Tensor = torch.linalg.qr(others.mT).Q
     rest: Tensor = query - (basis @ (basis.mT @ query.unsqueeze(-1))).squeeze(-1)
-    return rest * (query.norm(dim=-1, keepdim=True) / rest.norm(dim=-1, keepdim=True))
+    away: Tensor = rest * (query.norm(dim=-1, keepdim=True) / rest.norm(dim=-1, keepdim=True))
+    return away
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

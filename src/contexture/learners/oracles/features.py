@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contexture.errors import InputError
+from contexture.learners.inputs import numeric, regression
 from contexture.learners.oracles.evidence import BayesianLearner
 from contexture.learners.oracles.mixture_posterior import MixturePosterior
 from contexture.learners.oracles.priors import DensePrior
@@ -67,7 +68,7 @@ class OnFeatures:
 
     def predict(self, context: Pairs, queries: Float[Tensor, "batch queries features"]) -> Prediction:
         """The inner learner's prediction at phi(queries)."""
-        return self.learner.predict(self._mapped(context), self.features(queries.double()))
+        return self.learner.predict(self._mapped(context), self.features(numeric(self.card, context.schema, queries)))
 
     def prequential(self, episodes: Pairs) -> Prediction:
         """The inner learner's prediction at every t."""
@@ -80,5 +81,6 @@ class OnFeatures:
         return self.learner.log_density(self._mapped(episodes))
 
     def _mapped(self, episodes: Pairs) -> Pairs:
-        x = self.features(episodes.x.double())
-        return Pairs(x=x, y=episodes.y, schema=Schema.numeric(x.shape[-1]))
+        x, y = regression(self.card, episodes)
+        x = self.features(x)
+        return Pairs(x=x, y=y, schema=Schema.numeric(x.shape[-1]))

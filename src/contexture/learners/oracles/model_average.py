@@ -58,19 +58,22 @@ class ModelAverage:
 
     def prequential(self, episodes: Pairs) -> Prediction:
         """Mean and variance of y_t, families weighted by the evidence before t."""
-        density = self._densities(episodes)
-        before = density.cumsum(1) - density
+        log_weights = self._log_weights(self._densities(episodes))
         answers = [learner.prequential(episodes) for learner in self.learners]
-        return _average(answers, self._log_shares(density) + before)
+        return _average(answers, log_weights)
 
     def log_density(self, episodes: Pairs) -> Float[Tensor, "batch time"]:
         """log p(y_t | x up to t, y before t), in nats."""
         density = self._densities(episodes)
-        log_weights = (self._log_shares(density) + density.cumsum(1) - density).log_softmax(-1)
-        return (log_weights + density).logsumexp(-1)
+        return (self._log_weights(density).log_softmax(-1) + density).logsumexp(-1)
 
     def _densities(self, episodes: Pairs) -> Float[Tensor, "batch time learners"]:
         return torch.stack([learner.log_density(episodes) for learner in self.learners], -1)
+
+    def _log_weights(self, density: Float[Tensor, "batch time learners"]) -> Float[Tensor, "batch time learners"]:
+        """Log share plus evidence before t, which is summed without t: taking it off again would leave a trace."""
+        before = torch.cat([torch.zeros_like(density[:, :1]), density[:, :-1].cumsum(1)], 1)
+        return self._log_shares(density) + before
 
     def _log_shares(self, like: Tensor) -> Float[Tensor, " learners"]:
         return torch.tensor(self.shares, dtype=like.dtype, device=like.device).log()

@@ -62,7 +62,7 @@ class Parities:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionSpace:
-    """Class probabilities by the vote of consistent concepts; one half where none is left. Two classes only."""
+    """Probabilities of the classes 0 and 1 by the vote of consistent concepts; all classes alike where none is left."""
 
     card: ClassVar[LearnerCard] = LearnerCard(
         name="version-space",
@@ -81,29 +81,29 @@ class VersionSpace:
         queries = numeric(self.card, context.schema, queries)
         x, y = classification(self.card, context)
         self._check(context.schema)
-        share = queries.new_empty(queries.shape[:2])
+        out = queries.new_empty(*queries.shape[:2], context.schema.num_classes)
         for rows in blocks(x.shape[0], self._numbers(x.shape[1] + queries.shape[1], x.shape[2])):
-            alive = (self.concepts.values(x[rows]) == y[rows].bool().unsqueeze(-1)).all(1, keepdim=True)
-            share[rows] = _vote(self.concepts.values(queries[rows]), alive)
-        return Prediction(probabilities=torch.stack([1 - share, share], -1))
+            alive = (self.concepts.values(x[rows]) == y[rows].unsqueeze(-1)).all(1, keepdim=True)
+            out[rows] = _vote(self.concepts.values(queries[rows]), alive, out.shape[2])
+        return Prediction(probabilities=out)
 
     def prequential(self, episodes: Pairs) -> Prediction:
         """The vote at every t of the concepts that agree with what came before."""
         x, y = classification(self.card, episodes)
         self._check(episodes.schema)
-        share = x.new_empty(y.shape)
+        out = x.new_empty(*y.shape, episodes.schema.num_classes)
         for rows in blocks(x.shape[0], self._numbers(x.shape[1], x.shape[2])):
             values = self.concepts.values(x[rows])
-            wrong = (values != y[rows].bool().unsqueeze(-1)).int()
-            share[rows] = _vote(values, wrong.cumsum(1) - wrong == 0)
-        return Prediction(probabilities=torch.stack([1 - share, share], -1))
+            wrong = (values != y[rows].unsqueeze(-1)).int()
+            out[rows] = _vote(values, wrong.cumsum(1) - wrong == 0, out.shape[2])
+        return Prediction(probabilities=out)
 
     def _numbers(self, num_rows: int, num_features: int) -> int:
         return num_rows * self.concepts.count(num_features)
 
     def _check(self, schema: Schema) -> None:
-        if schema.num_classes != 2:
-            raise InputError(f"{self.card.name} tells two classes apart, but the target has {schema.num_classes}")
+        if schema.num_classes < 2:
+            raise InputError(f"{self.card.name} tells classes apart, but the target has {schema.num_classes}")
         count = self.concepts.count(len(schema.features))
         if not 0 < count <= MOST_CONCEPTS:
             raise InputError(
@@ -112,8 +112,12 @@ class VersionSpace:
             )
 
 
-def _vote(values: Bool[Tensor, "batch rows concepts"], alive: Bool[Tensor, "batch #rows concepts"]) -> Tensor:
-    """The share of living concepts that say true, [batch, rows], in fp64."""
+def _vote(
+    values: Bool[Tensor, "batch rows concepts"], alive: Bool[Tensor, "batch #rows concepts"], num_classes: int
+) -> Float[Tensor, "batch rows classes"]:
+    """The shares of living concepts that say false and true; classes beyond two have none."""
     total = alive.sum(-1)
     share = (values & alive).sum(-1).double() / total.clamp(min=1)
-    return torch.where(total > 0, share, 0.5)
+    out = share.new_zeros(*share.shape, num_classes)
+    out[..., 0], out[..., 1] = 1 - share, share
+    return torch.where((total > 0).unsqueeze(-1), out, 1 / num_classes)
