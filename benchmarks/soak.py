@@ -184,25 +184,27 @@ def kills_of(index: int, whole: Whole, *, seed: int) -> list[Kill]:
 
 
 def outcomes(chosen: argparse.Namespace, runs: Sequence[tuple[Run, Whole]]) -> Iterator[dict[str, Any]]:
-    """The counts of one tortured run after another, those of an earlier call that was interrupted first."""
+    """Counts and seconds of one tortured run after another, those of an earlier call that was interrupted first."""
     settings = {key: str(value) for key, value in vars(chosen).items()} | {"commit": environment()["commit"]}
     path = chosen.folder / "outcomes.jsonl"
-    done = [line["counts"] for line in read_record(path) if line["settings"] == settings] if path.exists() else []
+    done = [line for line in read_record(path) if line["settings"] == settings] if path.exists() else []
     yield from done
-    index, kills = len(done), sum(counts.get("kills", 0) for counts in done)
+    index, kills = len(done), sum(line["counts"].get("kills", 0) for line in done)
     with RunRecord(path) as record:
         while index < len(runs[0][1].calls) if chosen.every_call else kills < chosen.kills:
             run, whole = runs[0 if chosen.every_call else index % len(runs)]
             plan = [Kill(call=index)] if chosen.every_call else kills_of(index, whole, seed=chosen.seed)
+            start = time.monotonic()
             counts = torture(run, chosen.folder / "run", plan[: max(1, chosen.kills - kills)], whole)
             if chosen.every_call and counts.get("kills"):
                 counts[f"kills in {whole.calls[index]}"] = 1
-            record.append({"settings": settings, "counts": counts})
+            line = {"settings": settings, "counts": counts, "seconds": time.monotonic() - start}
+            record.append(line)
             index, kills = index + 1, kills + counts.get("kills", 0)
             print(
                 f"{index} runs, {kills} kills", end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True
             )
-            yield counts
+            yield line
 
 
 def arguments() -> argparse.Namespace:
@@ -222,14 +224,15 @@ def main() -> int:
     torch.set_num_threads(1)
     for room in ("tasks", "mixers"):
         discovery.registered(room)
-    start = time.monotonic()
     members = (1,) if chosen.every_call else (1, 3)
     shapes = [configs(steps=chosen.steps, every=chosen.every, members=number) for number in members]
     runs = [(run, undisturbed(run, chosen.folder / "whole")) for run in shapes]
     apart = [told_apart(run, chosen.folder / "control", whole) for run, whole in runs]
     counts: Counter[str] = Counter()
+    seconds = 0.0
     for outcome in outcomes(chosen, runs):
-        counts.update(outcome)
+        counts.update(outcome["counts"])
+        seconds += outcome["seconds"]
     found = {**counts, "controls": len(apart), "controls told apart": sum(apart)}
     document = {
         "name": "soak",
@@ -238,7 +241,7 @@ def main() -> int:
         "configurations": [[config.to_json() for config in run] for run in shapes],
         "calls of an uninterrupted run": [dict(Counter(whole.calls)) for _, whole in runs],
         "counts": found,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(seconds, 1),
     }
     write_result(chosen.output, document)
     shutil.rmtree(chosen.folder)
