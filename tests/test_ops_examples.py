@@ -12,6 +12,7 @@ from contexture.ops.linear_attention import linear_attention
 from contexture.ops.rotary import rotate, turns
 from contexture.ops.short_convolution import short_convolution
 from contexture.ops.softmax_attention import softmax_attention
+from contexture.ops.unit import unit
 
 
 def heads(*rows):
@@ -56,6 +57,14 @@ def test_rotation_makes_products_depend_on_distance_alone():
     ]
     torch.testing.assert_close(both[1], both[0])
     torch.testing.assert_close(both[2], both[0])
+
+
+def test_unit_vectors_and_their_gradient():
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    assert unit(x).flatten().tolist() == pytest.approx([0.6, 0.8, 0.0, 0.0])
+    y = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda y: unit(y, epsilon=0.1), y)
+    assert torch.autograd.gradgradcheck(lambda y: unit(y, epsilon=0.1), y)
 
 
 def test_runs_and_positions():

@@ -56,9 +56,10 @@ class InContext:
         """How many numbers the model has learned."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def state_bytes(self, context: Pairs) -> int:
-        """What has to be kept of the context to answer queries, in bytes per episode."""
-        return state_bytes(self._encode(context.select(torch.zeros(1, dtype=torch.int64))))
+    def state(self, context: Pairs) -> PairsState:
+        """What is kept of the context to answer queries; the batch is the first axis of every tensor."""
+        with torch.no_grad():
+            return self._encode(context)
 
     def predict(self, context: Pairs, queries: Float[Tensor, "batch queries features"]) -> Prediction:
         """Answer every query after the whole context."""

@@ -4,12 +4,15 @@ layer norm: y = g (x - mean x) / sqrt(var x + e) + b;  RMS norm: y = g x / sqrt(
 x: [K * batch, ..., width]; weight, bias: [width], or [K, width] in a cohort.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from contexture.leaves.leaf import Leaf
+from contexture.ops.unit import unit
 
 
 class LayerNorm(Leaf):
@@ -22,7 +25,8 @@ class LayerNorm(Leaf):
         self.bias = nn.Parameter(torch.zeros(width, device=device))
 
     def forward(self, x: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead width"]:
-        """Normalise the last axis."""
+        """Normalise the last axis, in the dtype of the gain."""
+        x = x.to(self.weight.dtype)
         if self.members is None:
             return F.layer_norm(x, (self.width,), self.weight, self.bias, self.epsilon)
         rows = self.unfold(F.layer_norm(x, (self.width,), eps=self.epsilon), trailing=1)
@@ -38,11 +42,12 @@ class RMSNorm(Leaf):
         self.weight = nn.Parameter(torch.ones(width, device=device))
 
     def forward(self, x: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead width"]:
-        """Normalise the last axis."""
+        """Normalise the last axis, in the dtype of the gain."""
+        x = unit(x.to(self.weight.dtype), epsilon=self.width * self.epsilon)
+        gain = self.weight * math.sqrt(self.width)
         if self.members is None:
-            return F.rms_norm(x, (self.width,), self.weight, self.epsilon)
-        rows = self.unfold(F.rms_norm(x, (self.width,), eps=self.epsilon), trailing=1)
-        return (rows * self.weight.unsqueeze(1)).view(x.shape)
+            return x * gain
+        return (self.unfold(x, trailing=1) * gain.unsqueeze(1)).view(x.shape)
 
 
 NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}

@@ -20,6 +20,7 @@ from contexture.leaves.conv import Conv
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.ops.delta_rule import delta_rule
+from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
 
 
@@ -94,7 +95,6 @@ class DeltaRule(nn.Module):
         self, x: Tensor, projected: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         q, k, v = torch.unflatten(F.silu(projected), -1, (3, self.num_heads, self.dim)).unbind(2)
-        q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
         beta = torch.sigmoid(self.rate(x))
-        out, memory = delta_rule(q, k, v, beta, initial_state=memory, segments=segments)
+        out, memory = delta_rule(unit(q), unit(k), v, beta, initial_state=memory, segments=segments)
         return self.output(self.norm(out).flatten(2)), memory

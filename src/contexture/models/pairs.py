@@ -122,7 +122,7 @@ class PairsModel(nn.Module):
         queries = x.shape[1]
         rows = x.flatten(0, 1).unsqueeze(1)
         hidden = self.form.read(self.embed, self.backbone, rows, repeat_state(state, queries))
-        return self._say(torch.unflatten(hidden.squeeze(1), 0, (-1, queries)))
+        return self._say(torch.unflatten(hidden.squeeze(1), 0, (x.shape[0], queries)))
 
     def _say(self, hidden: Float[Tensor, "batch time width"]) -> PairsOutput:
         said = self.head(hidden)
