@@ -58,12 +58,14 @@ def _classes(
     if values.size == table.num_rows:
         raise InputError(
             f"{table.place(column.index)}: the target has a class of its own in every row ({table.unit}s "
-            f"{table.lines[0]} to {table.lines[-1]}); choose another --target, or take it as a number."
+            f"{table.lines[0]} to {table.lines[-1]}); choose another --target."
         )
     names = column.categories or tuple(table.cells[column.index][row].strip() for row in first)
     note = column.note
     if column.kind == "numeric" and not asked:
-        note = f"the target is whole numbers with {values.size} different values: taken as classes"
+        note = (
+            f"the target is whole numbers with {values.size} different values: taken as classes (or --type regression)"
+        )
     if lone := [name for name, count in zip(names, np.bincount(codes), strict=True) if count == 1]:
         some = "1 class of the target has" if len(lone) == 1 else f"{len(lone)} classes of the target have"
         note += f"{'; ' if note else ''}{some} a single row (such as {quoted(lone[0])})"
