@@ -138,18 +138,29 @@ def _recipe(name: str, mixers: str | None) -> "TrainingConfig":
 
 
 def _train_tables(own: argparse.Namespace, rest: list[str]) -> int:
+    from dataclasses import asdict
+
+    from contexture.learners.saved import save_learner
+    from contexture.store.environment import environment
+    from contexture.training.progress import display
     from contexture.training.tables import TableTrainingConfig, train_table_transformer
 
     if own.mixers:
         raise InputError("--mixers does not apply to the table transformer")
     config = _settings(TableTrainingConfig(), rest, TABLES)
     folder = _run_dir(own)
-
-    def show(line: Any) -> None:
-        print("  ".join(f"{key} {value:.6g}" for key, value in line.items()), file=sys.stderr, flush=True)
-
-    train_table_transformer(config, run_dir=folder, resume=own.resume, progress=show)
-    say(f"trained for {config.num_steps} steps; the run is in {folder}")
+    model = train_table_transformer(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
+    record = {"training": asdict(config), "environment": environment(), "command": _command()}
+    save_learner(
+        folder / LEARNER,
+        model,
+        learner="table-transformer",
+        task=TABLES,
+        config=config.model,
+        step=config.num_steps,
+        record=record,
+    )
+    say(f"trained for {config.num_steps} steps; the learner is {folder / LEARNER}")
     return 0
 
 

@@ -2,50 +2,54 @@
 
     loss      cross-entropy of the queries' classes, and of the bins of their z-scored targets
     update    Muon (Jordan et al. 2024) on the layers' matrices, AdamW on everything else
-    rate      warm-up, then constant; a branch of `decay_steps` falls linearly to zero and its averaged weights ship
+    rate      warm-up, then constant; from `decay_from` on it falls linearly to zero at `num_steps`
+    weights   an exponential average of the weights is what predicts
 
-A run is a folder: `checkpoint.safetensors` (weights, average, optimiser state; counters in its metadata), written to a
-temporary name, synced and renamed, and `record.jsonl`. Every batch comes from (seed, step), so a run that was killed
-goes on where its last checkpoint stands.
+The tables of step s come from the address (seed, "tables", "train", s), so a run is a function of its configuration and
+what has to be saved is weights, their average, the optimisers' state and counters. A run that is to go on later keeps a
+constant rate; `decay` branches off it into a folder of its own, and the branch's averaged weights ship.
 """
 
-import json
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
-from contexture.errors import CheckpointError
+from contexture.errors import CheckpointError, ContextureError, InputError
 from contexture.models.table_bins import bin_index
 from contexture.models.table_encoding import measure_columns, z_scores
 from contexture.models.table_transformer import TableTransformer, TableTransformerConfig, num_tokens
 from contexture.randomness import generator
+from contexture.store.atomic import DISK, Disk
+from contexture.store.checkpoint import Checkpoint, CheckpointStore, write_checkpoint
+from contexture.store.environment import environment
+from contexture.store.record import RunRecord
 from contexture.tasks.tabular_prior import TableBatch, TabularPrior
+from contexture.training.interrupts import Interrupted, Interrupts
+from contexture.training.progress import Progress, Silent
 
-CHECKPOINT = "checkpoint.safetensors"
 RECORD = "record.jsonl"
-Progress = Callable[[Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TableTrainingConfig:
-    """Settings of a run; `decay_from` is the step at which the rate starts to fall, None while it is constant."""
+    """Settings of a run; `decay_from` is the step at which the rate starts to fall, None while it is constant.
+
+    cells_per_step: tokens of all tables of a step, thinking rows included; average: the share of the past in the
+    averaged weights.
+    """
 
     model: TableTransformerConfig = field(default_factory=TableTransformerConfig)
     prior: TabularPrior = field(default_factory=TabularPrior)
-    num_steps: int = 12_000
+    num_steps: int = 6_000
     decay_from: int | None = None
-    cells_per_step: int = 14_000
+    cells_per_step: int = 12_000
     min_tables: int = 6
     muon_rate: float = 0.012
     adamw_rate: float = 1.5e-3
@@ -54,9 +58,15 @@ class TableTrainingConfig:
     regression_weight: float = 0.7
     average: float = 0.998
     seed: int = 0
-    checkpoint_seconds: float = 120.0
-    report_steps: int = 50
-    validation_steps: int = 1_000
+    checkpoint_every: int = 200
+    report_every: int = 50
+    validate_every: int = 1_000
+    validation_batches: int = 24
+
+    @property
+    def shape(self) -> Mapping[str, Any]:
+        """What must be the same for one run to go on from another's state: the model."""
+        return asdict(self.model)
 
 
 def draw_batch(config: TableTrainingConfig, step: int, *, stream: str = "train") -> TableBatch:
@@ -82,20 +92,18 @@ def table_losses(model: TableTransformer, batch: TableBatch) -> tuple[Tensor, Te
     return class_loss, functional.cross_entropy(output.bin_logits[~is_class], bins, reduction="none")
 
 
-def validation_losses(
-    model: TableTransformer, config: TableTrainingConfig, *, num_batches: int = 24
-) -> dict[str, float]:
+@torch.no_grad()
+def validation_losses(model: TableTransformer, config: TableTrainingConfig) -> dict[str, float]:
     """Mean losses over fixed batches of the prior that no step trains on."""
     parts = []
-    with torch.no_grad():
-        for index in range(num_batches):
-            parts.append(table_losses(model, draw_batch(config, index, stream="validation")))
+    for index in range(config.validation_batches):
+        parts.append(table_losses(model, draw_batch(config, index, stream="validation")))
     classes, bins = (torch.cat(column).mean().item() for column in zip(*parts, strict=True))
-    return {"validation_class_loss": classes, "validation_bin_loss": bins}
+    return {"validation_class_loss": round(classes, 5), "validation_bin_loss": round(bins, 5)}
 
 
 class TableTrainer:
-    """The state of a run: weights, their average, optimisers, counters."""
+    """The state of a run in memory: weights, their average, optimisers, counters."""
 
     def __init__(self, config: TableTrainingConfig) -> None:
         self.config = config
@@ -105,15 +113,13 @@ class TableTrainer:
         rest: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
             (matrices if name.startswith("layers.") and parameter.dim() == 2 else rest).append(parameter)
-        self.muon: torch.optim.Optimizer = torch.optim.Muon(
-            matrices, lr=config.muon_rate, weight_decay=config.weight_decay
-        )
-        self.adamw: torch.optim.Optimizer = torch.optim.AdamW(
-            rest, lr=config.adamw_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
-        )
+        decay = config.weight_decay
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(matrices, lr=config.muon_rate, weight_decay=decay),
+            "adamw": torch.optim.AdamW(rest, lr=config.adamw_rate, betas=(0.9, 0.98), weight_decay=decay),
+        }
         self.step = 0
         self.num_tables = 0
-        self.seconds = 0.0
 
     def rate_factor(self) -> float:
         """Warm-up, constant, and from `decay_from` on linearly to zero at `num_steps`."""
@@ -126,9 +132,9 @@ class TableTrainer:
     def train_step(self) -> tuple[float, float]:
         """One update; returns the mean losses of classes and of bins (nan where the batch had none)."""
         factor = self.rate_factor()
-        for optimiser, rate in ((self.muon, self.config.muon_rate), (self.adamw, self.config.adamw_rate)):
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
+        for name, rate in (("muon", self.config.muon_rate), ("adamw", self.config.adamw_rate)):
+            self.optimisers[name].zero_grad(set_to_none=True)
+            for group in self.optimisers[name].param_groups:
                 group["lr"] = rate * factor
         batch = draw_batch(self.config, self.step)
         with torch.autocast("cpu", torch.bfloat16):
@@ -136,150 +142,177 @@ class TableTrainer:
         loss = (classes.sum() + self.config.regression_weight * bins.sum()) / (classes.numel() + bins.numel())
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.muon.step()
-        self.adamw.step()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
         self.step += 1
         self.num_tables += batch.x.shape[0]
         keep = min(self.config.average, 1 - 1 / (self.step + 1))
-        torch._foreach_lerp_(
-            list(self.average.values()), [parameter.detach() for parameter in self.model.parameters()], 1 - keep
-        )
-        mean = [part.mean().item() if part.numel() else math.nan for part in (classes.detach(), bins.detach())]
+        current = [parameter.detach() for parameter in self.model.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), current, 1 - keep)
+        mean = [part.detach().mean().item() if part.numel() else math.nan for part in (classes, bins)]
         return mean[0], mean[1]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that changes, by name."""
-        state = {f"weights/{name}": value.detach() for name, value in self.model.named_parameters()}
-        state |= {f"average/{name}": value for name, value in self.average.items()}
-        for name, optimiser in (("muon", self.muon), ("adamw", self.adamw)):
-            for index, entries in optimiser.state_dict()["state"].items():
-                state |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
-        return {name: value.contiguous() for name, value in state.items()}
+    def averaged(self) -> TableTransformer:
+        """A model with the averaged weights, for use rather than training."""
+        model = TableTransformer(self.config.model, generator=generator("placeholder"))
+        model.load_state_dict(self.average)
+        model.eval().requires_grad_(False)
+        return model
 
-    def counters(self) -> dict[str, Any]:
-        """Where the run stands, and its settings."""
-        return {
-            "step": self.step,
-            "num_tables": self.num_tables,
-            "seconds": self.seconds,
-            "config": asdict(self.config),
-        }
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that changes, by group and name."""
+        groups = {"model": {name: value.detach() for name, value in self.model.named_parameters()}}
+        groups["average"] = dict(self.average)
+        for name, optimiser in self.optimisers.items():
+            entries = optimiser.state_dict()["state"].items()
+            groups[name] = {f"{i}/{key}": torch.as_tensor(v) for i, entry in entries for key, v in entry.items()}
+        return groups
 
-    def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
-        """Take over a state that `tensors` and `counters` described."""
-        for name, parameter in self.model.named_parameters():
-            parameter.data.copy_(tensors[f"weights/{name}"])
-            self.average[name].copy_(tensors.get(f"average/{name}", tensors[f"weights/{name}"]))
-        for name, optimiser in (("muon", self.muon), ("adamw", self.adamw)):
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take back what `tensors` gave; a checkpoint without the average starts it at the weights."""
+        named = dict(self.model.named_parameters())
+        held = checkpoint.expect("model", named)
+        average = checkpoint.expect("average", named) if "average" in checkpoint.tensors else held
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter.copy_(held[name])
+                self.average[name].copy_(average[name])
+        for group, optimiser in self.optimisers.items():
             entries: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(f"{name}/"):
-                    _, index, entry = key.split("/")
-                    entries.setdefault(int(index), {})[entry] = value
+            for key, value in checkpoint.tensors[group].items():
+                index, entry = key.split("/")
+                entries.setdefault(int(index), {})[entry] = value
             optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.step, self.num_tables = int(counters["step"]), int(counters["num_tables"])
-        self.seconds = float(counters["seconds"])
+        self.step, self.num_tables = checkpoint.step, int(checkpoint.state["num_tables"])
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, sync, rename, and sync the folder: readers see the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+class _Run:
+    """A trainer with a folder: checkpoints, record, clock."""
 
+    def __init__(self, trainer: TableTrainer, store: CheckpointStore, record: RunRecord, progress: Progress) -> None:
+        self.trainer, self.store, self.record, self.progress = trainer, store, record, progress
+        self.seconds = {"wall_seconds": 0.0, "processor_seconds": 0.0}
+        self.marks = (time.monotonic(), time.process_time())
+        self.losses: list[tuple[float, float]] = []
+        self.saved = -1
 
-def save_trainer(trainer: TableTrainer, path: Path) -> None:
-    """Write the whole state as one safetensors file, its counters in the metadata."""
-    write_atomically(path, save(trainer.tensors(), metadata={"counters": json.dumps(trainer.counters())}))
+    def tick(self) -> dict[str, float]:
+        """Seconds of the wall and of the processor, over all sittings."""
+        now = (time.monotonic(), time.process_time())
+        for name, before, after in zip(self.seconds, self.marks, now, strict=True):
+            self.seconds[name] = round(self.seconds[name] + after - before, 3)
+        self.marks = now
+        return dict(self.seconds)
 
+    def save(self) -> None:
+        """Write a checkpoint of this very step, unless it stands already."""
+        if self.saved == self.trainer.step:
+            return
+        state = {"config": asdict(self.trainer.config), "num_tables": self.trainer.num_tables, **self.tick()}
+        self.record.flush()
+        self.store.save(self.trainer.step, self.trainer.tensors(), state)
+        self.saved = self.trainer.step
 
-def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and counters of a checkpoint. Raises CheckpointError if it is absent or damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(file.metadata()["counters"])
-    except Exception as error:
-        raise CheckpointError(f"{path} is no checkpoint of a table transformer: {error}") from error
+    def go_on(self, checkpoint: Checkpoint, *, inexact: bool) -> None:
+        """Take up the state of a checkpoint, of this run or of one that it branches off."""
+        if checkpoint.state["config"]["model"] != self.trainer.config.shape:
+            raise InputError(f"{checkpoint.path} holds a model of other sizes: use those, or start a run of its own")
+        if not inexact:
+            checkpoint.require_same_environment()
+        self.trainer.restore(checkpoint)
+        self.seconds = {name: float(checkpoint.state[name]) for name in self.seconds}
+        self.store.discard_after(checkpoint.step)
+        self.record.resumed(checkpoint.step)
+
+    def work(self) -> None:
+        """Take every step that is left."""
+        config, trainer = self.trainer.config, self.trainer
+        with Interrupts() as interrupts:
+            while trainer.step < config.num_steps:
+                self.losses.append(trainer.train_step())
+                self.progress.advance(trainer.step, self._check_loss())
+                if trainer.step % config.report_every == 0:
+                    self.report()
+                if trainer.step % config.validate_every == 0 or trainer.step == config.num_steps:
+                    losses = validation_losses(trainer.averaged(), config)
+                    self.record.append({"event": "validated", "step": trainer.step, **losses})
+                if trainer.step % config.checkpoint_every == 0 or trainer.step == config.num_steps:
+                    self.save()
+                if interrupts.requested and trainer.step < config.num_steps:
+                    self.save()
+                    raise Interrupted(
+                        f"interrupted at step {trainer.step}, saved in {self.store.run_dir}: "
+                        "the same command and --resume go on"
+                    )
+
+    def report(self) -> None:
+        """Append the mean losses since the last report to the record."""
+        classes, bins = torch.tensor(self.losses, dtype=torch.float64).nanmean(dim=0).tolist()
+        self.losses = []
+        line = {"event": "step", "step": self.trainer.step, "num_tables": self.trainer.num_tables}
+        line |= {"class_loss": round(classes, 4), "bin_loss": round(bins, 4)}
+        self.record.append({**line, "rate_factor": round(self.trainer.rate_factor(), 4), **self.tick()}, durable=False)
+
+    def _check_loss(self) -> float:
+        classes, bins = self.losses[-1]
+        loss = math.fsum(part for part in (classes, bins) if not math.isnan(part))
+        if math.isinf(loss) or (math.isnan(classes) and math.isnan(bins)):
+            raise ContextureError(f"the loss became {loss} at step {self.trainer.step}: lower the learning rates")
+        return loss
 
 
 def train_table_transformer(
-    config: TableTrainingConfig, *, run_dir: Path, resume: bool = False, progress: Progress = lambda line: None
+    config: TableTrainingConfig,
+    *,
+    run_dir: str | Path,
+    resume: bool = False,
+    inexact: bool = False,
+    branch_from: Checkpoint | None = None,
+    progress: Progress | None = None,
+    disk: Disk = DISK,
 ) -> TableTransformer:
-    """Train until `num_steps`, an interrupt or a termination signal; returns the model with its averaged weights.
+    """Train in `run_dir` until `num_steps` and return the model with its averaged weights.
 
-    The run is saved every `checkpoint_seconds`, at the end and on interruption; `resume` goes on from the checkpoint.
-    `progress` receives a mapping with losses, rates and the seconds left every `report_steps`.
-    Raises CheckpointError if the folder holds a run and `resume` is False, or none and it is True.
+    `resume` goes on from the folder's last intact checkpoint, on the same machine and build to the same bits;
+    `branch_from` starts the folder from another run's checkpoint. Raises InputError for a folder that holds another
+    run, CheckpointError where a run cannot be resumed, Interrupted after Ctrl-C, once all is saved.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = run_dir / CHECKPOINT
+    run_dir, progress = Path(run_dir), Silent() if progress is None else progress
+    store = CheckpointStore(run_dir, disk=disk, report=progress.note)
+    if resume and not run_dir.is_dir():
+        raise CheckpointError(f"there is no run to resume in {run_dir}")
+    if not resume and ((run_dir / RECORD).exists() or store.steps()):
+        raise InputError(f"{run_dir} holds a run already: resume it, or choose another folder")
     trainer = TableTrainer(config)
-    if resume:
-        trainer.restore(*load_state(path))
-    elif path.exists():
-        raise CheckpointError(f"{run_dir} holds a run already: resume it or name another folder")
-    stopping = []
-    before = signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
-    try:
-        _loop(trainer, run_dir, progress, stopping)
-    except KeyboardInterrupt:
-        save_trainer(trainer, path)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    save_trainer(trainer, path)
-    return averaged(trainer)
+    with RunRecord(run_dir / RECORD, disk=disk, report=progress.note) as record:
+        store.recover()
+        run = _Run(trainer, store, record, progress)
+        checkpoint = store.latest() or branch_from
+        if checkpoint is None:
+            record.append({"event": "started", "step": 0, "config": asdict(config), "environment": environment()})
+        else:
+            run.go_on(checkpoint, inexact=inexact)
+        run.save()
+        progress.start(steps=config.num_steps, done=trainer.step)
+        try:
+            run.work()
+        finally:
+            progress.stop()
+    return trainer.averaged()
 
 
-def averaged(trainer: TableTrainer) -> TableTransformer:
-    """A copy of the model with the averaged weights."""
-    model = TableTransformer(trainer.config.model, generator=generator(0, "placeholder"))
-    model.load_state_dict(trainer.average)
-    return model
+def decay(
+    checkpoint: Checkpoint, config: TableTrainingConfig, *, run_dir: str | Path, num_steps: int, **keywords: Any
+) -> TableTransformer:
+    """Branch off a run at a checkpoint: `num_steps` more steps with the rate falling to zero; the run itself stays."""
+    branch = replace(config, decay_from=checkpoint.step, num_steps=checkpoint.step + num_steps)
+    return train_table_transformer(branch, run_dir=run_dir, branch_from=checkpoint, **keywords)
 
 
-def _loop(trainer: TableTrainer, run_dir: Path, progress: Progress, stopping: list[bool]) -> None:
-    config = trainer.config
-    saved = reported = time.monotonic()
-    losses: list[tuple[float, float]] = []
-    with (run_dir / RECORD).open("a", encoding="utf-8") as record:
-        while trainer.step < config.num_steps and not stopping:
-            began = time.monotonic()
-            losses.append(trainer.train_step())
-            trainer.seconds += time.monotonic() - began
-            due = trainer.step % config.validation_steps == 0
-            if due or trainer.step % config.report_steps == 0:
-                now = time.monotonic()
-                line = _report(trainer, losses, (now - reported) / len(losses))
-                if due:
-                    line |= validation_losses(averaged(trainer), config)
-                record.write(json.dumps(line) + "\n")
-                record.flush()
-                progress(line)
-                losses, reported = [], time.monotonic()
-            if time.monotonic() - saved > config.checkpoint_seconds:
-                save_trainer(trainer, run_dir / CHECKPOINT)
-                saved = time.monotonic()
-
-
-def _report(trainer: TableTrainer, losses: list[tuple[float, float]], step_seconds: float) -> dict[str, Any]:
-    classes, bins = torch.tensor(losses).nanmean(dim=0).tolist()
-    return {
-        "step": trainer.step,
-        "tables": trainer.num_tables,
-        "seconds": round(trainer.seconds, 1),
-        "class_loss": round(classes, 4),
-        "bin_loss": round(bins, 4),
-        "rate_factor": round(trainer.rate_factor(), 4),
-        "step_seconds": round(step_seconds, 3),
-        "seconds_left": round(step_seconds * (trainer.config.num_steps - trainer.step)),
-    }
+def write_compact_state(path: str | Path, checkpoint: Checkpoint) -> None:
+    """A checkpoint to go on from in less space: without the average, and with Muon's momentum in bf16."""
+    groups = {name: dict(tensors) for name, tensors in checkpoint.tensors.items() if name != "average"}
+    groups["muon"] = {name: value.bfloat16() for name, value in groups["muon"].items()}
+    write_checkpoint(
+        path, step=checkpoint.step, tensors=groups, state=checkpoint.state, environment=checkpoint.environment
+    )
