@@ -102,10 +102,10 @@ def test_a_missing_value_is_null() -> None:
 def test_sizes_left_out_are_named_or_refused() -> None:
     found = small(context=(4, 50))
     assert found.context == (4,)
-    assert found.left_out == {50: "before an episode's last there are 8 examples"}
-    with pytest.raises(InputError, match="no score after 50 examples"):
+    assert found.left_out == {50: "before the last of an episode there are 8"}
+    with pytest.raises(InputError, match="nothing fits a context of 50"):
         small(context=(4, 50), strict=True)
-    with pytest.raises(InputError, match="no score after 50 examples"):
+    with pytest.raises(InputError, match="nothing fits a context of 50"):
         small(context=(50,))
 
 

@@ -128,7 +128,10 @@ class Doubled(Mean):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: curve(Mean(), context=(3, 9)), "no score after 9 examples: before an episode's last there are 8"),
+        (
+            lambda: curve(Mean(), context=(3, 9)),
+            "nothing fits a context of 9: before the last of an episode there are 8",
+        ),
         (lambda: curve(Mean(), context=()), "context sizes"),
         (lambda: curve(Mean(), context=(-1,)), "context sizes"),
         (lambda: curve(Mean(), episodes=0), "at least one episode"),
@@ -148,7 +151,7 @@ def test_what_does_not_fit_is_said(call: object, said: str) -> None:
 def test_sizes_that_do_not_fit_are_named() -> None:
     kept, left_out = fitting((20, 5, 21, 5), draw(Table(), episodes=1, seeds=(0,)))
     assert kept == (5, 20)
-    assert left_out == {21: "the training half holds 20 examples"}
+    assert left_out == {21: "the training half holds 20"}
 
 
 def test_progress_goes_from_nothing_to_all() -> None:

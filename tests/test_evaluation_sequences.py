@@ -91,7 +91,7 @@ def test_sizes_follow_the_scored_positions() -> None:
     source = draw(Repeat(length=40), episodes=20, seeds=(0,))
     assert isinstance(source, SequenceSource)
     assert usual_sizes(source) == (2, 4, 8, 16, 32, 39)
-    assert fitting((4, 40), source)[1] == {40: "before an episode's last there are 39 examples"}
+    assert fitting((4, 40), source)[1] == {40: "before the last of an episode there are 39"}
 
 
 def test_distances_need_answers() -> None:

@@ -17,7 +17,7 @@ from contexture.protocols import Learner, SequenceLearner, Task
 __all__ = ["Comparison", "Progress", "compare", "default_episodes"]
 
 EPISODES = 256
-SPLITS = 5
+SPLITS = 3
 
 AnyLearner = Learner | SequenceLearner
 
@@ -65,7 +65,7 @@ def compare(
     sizes, left_out = fitting(context, source)
     if left_out and (strict or not sizes):
         named = ", ".join(map(str, left_out))
-        raise InputError(f"no score after {named} examples: {next(iter(left_out.values()))}")
+        raise InputError(f"nothing fits a context of {named}: {next(iter(left_out.values()))}")
     metric_used = pick_metric(metric, task, source)
     everyone, oracle = _with_oracle(task, learners)
     done: list[CurveSamples] = []
@@ -87,6 +87,7 @@ def compare(
         metric=metric_used.name,
         context=sizes,
         measurements=tuple(measure(samples) for samples in done),
+        counted="tokens" if task.card.episodes == "tokens" else "examples",
         method=method(source.halves),
         oracle=oracle if any(samples.name == oracle for samples in done) else None,
         chance=_chance(task, metric_used.name),

@@ -17,6 +17,7 @@ SCHEMA = "contexture.comparison/1"
 _LEARNER_KEYS = ("name", "kind", "n", "seconds", "parameters", "state_bytes")
 _CURVE_KEYS = ("value", "low", "high")
 _PLAIN_DETAILS = (
+    "counted",
     "oracle",
     "chance",
     "settings",
@@ -33,17 +34,19 @@ _PLAIN_DETAILS = (
 class Comparison:
     """Several learners measured on the same episodes of one task.
 
-    measurements: in the order asked, the oracle's among them under the name `oracle` (None where none is known).
-    tied: at each context size, the best learner other than the oracle and those that a paired interval cannot tell from
-    it. chance: the metric of the best predictor that ignores x and the context. left_out: context sizes that the task
-    cannot hold; skipped: learners that could not be scored; each with its reason. notes: learner -> what was odd.
-    measured_at: date and time in UTC. complete: False if it was interrupted before every learner was done.
+    counted: what a context size counts. measurements: in the order asked, the oracle's among them under the name
+    `oracle` (None where none is known). tied: at each context size, the best learner other than the oracle and those
+    that a paired interval cannot tell from it. chance: the metric of the best predictor that ignores x and the context.
+    left_out: context sizes that the task cannot hold; skipped: learners that could not be scored; each with its reason.
+    notes: learner -> what was odd. measured_at: date and time in UTC. complete: False if it was interrupted before
+    every learner was done.
     """
 
     task: str
     metric: str
     context: tuple[int, ...]
     measurements: tuple[Measurement, ...]
+    counted: str = "examples"
     level: float = LEVEL
     method: str = ""
     oracle: str | None = None
@@ -71,6 +74,10 @@ class Comparison:
         """The measurement of that learner."""
         return next(m for m in self.measurements if m.name == name)
 
+    def shown(self, name: str) -> str:
+        """The learner's name as readers see it: the oracle is said to be one."""
+        return f"{name} (oracle)" if name == self.oracle and not name.endswith("(oracle)") else name
+
     @property
     def contestants(self) -> tuple[Measurement, ...]:
         """Every measurement but the oracle's."""
@@ -95,6 +102,7 @@ class Comparison:
     def record(self) -> dict[str, Any]:
         """The document with everything else that is known, under "details": what a report embeds."""
         details = {
+            "counted": self.counted,
             "oracle": self.oracle,
             "chance": _number(self.chance),
             "tied": [list(names) for names in self.tied],

@@ -40,8 +40,8 @@ def fitting(context: Sequence[int], source: Source) -> tuple[tuple[int, ...], di
     sizes = sorted(set(context))
     if not sizes or sizes[0] < 0:
         raise InputError(f"context sizes have to be whole numbers from 0 up, not {list(context)}")
-    where = "the training half holds" if source.halves else "before an episode's last there are"
-    reason = f"{where} {source.most} examples"
+    where = "the training half holds" if source.halves else "before the last of an episode there are"
+    reason = f"{where} {source.most}"
     return tuple(n for n in sizes if n <= source.most), {n: reason for n in sizes if n > source.most}
 
 
@@ -66,7 +66,7 @@ def score(
     """Score one learner on episodes already drawn; InputError where a size does not fit or the learner cannot."""
     sizes, left_out = fitting(context, source)
     if left_out:
-        raise InputError(f"no score after {', '.join(map(str, left_out))} examples: {next(iter(left_out.values()))}")
+        raise InputError(f"nothing fits a context of {', '.join(map(str, left_out))}: {next(iter(left_out.values()))}")
     with torch.no_grad():
         outcome = source.score(learner, context=sizes, metric=metric, advance=progress or _say_nothing)
         kept = source.kept(learner, max(sizes))

@@ -56,13 +56,13 @@ def tick_sizes(sizes: Sequence[int], *, most: int) -> list[int]:
     """The context sizes themselves as ticks; where they are too many, the multiples of a round step among them.
 
     >>> tick_sizes(range(25), most=7)
-    [0, 5, 10, 15, 20]
+    [0, 4, 8, 12, 16, 20, 24]
     >>> tick_sizes([10, 20, 50, 100, 200], most=7)
     [10, 20, 50, 100, 200]
     """
     if len(sizes) <= most:
         return list(sizes)
-    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
+    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 4, 5))
     few = ([n for n in sizes if n % step == 0] for step in steps)
     found = next(ticks for ticks in few if len(ticks) <= most)
     return found if len(found) > 2 else list(sizes)[:: math.ceil(len(sizes) / most)]
@@ -117,5 +117,9 @@ def padded(values: Sequence[float], *, log: bool, share: float = 0.06) -> tuple[
     if log:
         factor = (high / low) ** share if high > low else 1.5
         return low / factor, high * factor
-    margin = (high - low) * share or abs(high) * 0.1 or 1.0
-    return (0.0 if 0 <= low < 0.35 * high else low - margin), high + margin
+    if low == high == 0:
+        return -0.03, 1.0
+    margin = (high - low) * share or abs(high) * 0.1
+    if 0 <= low < 0.35 * high:
+        return (-0.03 * high if low < 0.01 * high else 0.0), high + margin
+    return low - margin, high + margin

@@ -23,6 +23,7 @@ Format = Literal["wide", "narrow"]
 
 _WIDTH: dict[Format, int] = {"wide": 760, "narrow": 358}
 _LINE = 17
+_LONGEST = 26
 _CEILING = 4
 """Errors above this many times an ordinary one are cut off, so that one learner's blow-up does not flatten the rest."""
 
@@ -61,8 +62,7 @@ def learning_curve(comparison: Comparison, *, format: Format = "wide") -> str:
         names = [m.name for m in learners] + ([] if comparison.chance is None else [CHANCE])
         legend = _LINE * math.ceil(len(names) / 2) + 14 if format == "narrow" else 0
         height = (430 if format == "wide" else 330) + legend
-        bold = {m.name for m in learners if m.kind != "classical"}
-        widths = [text_width(name, bold=name in bold) for name in names]
+        widths = [text_width(label(comparison, name), weight=_weight(comparison, name)) for name in names]
         right = 58 + max(widths, default=0) if format == "wide" else 12
         figure, axes = _figure(format, height, right=right, below=legend)
         _title(axes, comparison)
@@ -71,20 +71,20 @@ def learning_curve(comparison: Comparison, *, format: Format = "wide") -> str:
             look = looking[measurement.name]
             _draw_curve(axes, measurement, look, gid=f"learner-{index}", front=measurement.name == comparison.oracle)
         shared.number_sizes(axes, comparison.context, most=9 if format == "wide" else 7)
-        axes.set_xlabel("examples in context", color=LIGHT["muted"], labelpad=6)
+        axes.set_xlabel(f"{comparison.counted} in context", color=LIGHT["muted"], labelpad=6)
         ends = [_last(m) for m in learners]
         if comparison.chance is not None:
             axes.axhline(comparison.chance, color=LIGHT["muted"], linewidth=1.2, dashes=(1, 2.5), zorder=1)
             ends.append((comparison.context[-1], comparison.chance))
         if format == "wide":
-            _label_ends(axes, names, ends, looking, bold=bold)
+            _label_ends(axes, names, ends, comparison)
         else:
-            _legend(figure, names, looking, bold=bold, room=legend / height)
+            _legend(figure, names, comparison, room=legend / height)
         scale = ", on a logarithmic axis" if log else ""
         return to_svg(
             figure,
             name=f"curve-{format}",
-            title=f"{comparison.task}: {comparison.scoring.label} against examples in context",
+            title=f"{comparison.task}: {comparison.scoring.label} against {comparison.counted} in context",
             description=f"A line with a band for each of {len(learners)} learners{scale}; the table holds the numbers.",
         )
 
@@ -107,7 +107,7 @@ def trade_off(comparison: Comparison, *, format: Format = "wide") -> str:
         axes.set_xlabel("seconds per prediction", color=LIGHT["muted"], labelpad=6)
         for index, measurement in enumerate(learners):
             _draw_point(axes, measurement, looking[measurement.name], gid=f"learner-{index}")
-        _label_points(axes, learners)
+        _label_points(axes, learners, comparison)
         return to_svg(
             figure,
             name=f"trade-off-{format}",
@@ -179,26 +179,32 @@ def _draw_curve(axes: "Axes", measurement: Measurement, look: Look, *, gid: str,
     )
 
 
-def text_width(text: str, *, size: float = 12, bold: bool = False) -> float:
+def label(comparison: Comparison, name: str) -> str:
+    """The learner's name as it stands in figures: cut where it would push the picture aside."""
+    shown = comparison.shown(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+
+
+def _weight(comparison: Comparison, name: str) -> str:
+    """Bold for learners that were trained; the others are references."""
+    trained = {m.name for m in comparison.measurements if m.kind != "classical"}
+    return "bold" if name in trained else "normal"
+
+
+def text_width(text: str, *, size: float = 12, weight: str = "normal") -> float:
     """The width of a line of text in pixels, in the font that figures are laid out with."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    font = FontProperties(size=size, weight=weight)
     width: float = TextToPath().get_text_width_height_descent(text, font, False)[0]
     return width
 
 
-def _label_ends(
-    axes: "Axes",
-    names: list[str],
-    ends: list[tuple[float, float]],
-    looking: dict[str, Look],
-    *,
-    bold: set[str],
-) -> None:
+def _label_ends(axes: "Axes", names: list[str], ends: list[tuple[float, float]], comparison: Comparison) -> None:
     """Name each line where it ends, the names pushed apart and tied to their line by a thin leader."""
     width, height = axes.bbox.width, axes.bbox.height
+    looking = looks(comparison)
     places = [axes.transAxes.inverted().transform(axes.transData.transform(end)) for end in ends]
     heights = [min(max(place[1], 0.0), 1.0) * height for place in places]
     spaced = spread(heights, gap=_LINE, low=0, high=height)
@@ -214,7 +220,7 @@ def _label_ends(
             gid=f"learner-{index}.leader",
         )
         at = (1 + 16 / width, end / height)
-        _named_sample(axes, name, looking[name], at, bold=name in bold, gid=f"learner-{index}")
+        _named_sample(axes, name, comparison, at, gid=f"learner-{index}")
 
 
 def _last(measurement: Measurement) -> tuple[float, float]:
@@ -222,9 +228,9 @@ def _last(measurement: Measurement) -> tuple[float, float]:
     return known[-1]
 
 
-def _named_sample(axes: "Axes", name: str, look: Look, at: tuple[float, float], *, bold: bool, gid: str) -> None:
+def _named_sample(axes: "Axes", name: str, comparison: Comparison, at: tuple[float, float], *, gid: str) -> None:
     """A short piece of the line with its marker, and the name beside it; `at` in shares of the axes."""
-    (x, y), reach = at, 24 / axes.bbox.width
+    (x, y), reach, look = at, 24 / axes.bbox.width, looks(comparison)[name]
     style = {"color": LIGHT[look.hue], "transform": axes.transAxes, "clip_on": False, "gid": f"{gid}.sample"}
     axes.plot([x, x + reach], [y, y], linewidth=look.width, dashes=look.dashes or (None, None), **style)  # type: ignore[arg-type]
     if look.marker:
@@ -232,16 +238,16 @@ def _named_sample(axes: "Axes", name: str, look: Look, at: tuple[float, float], 
     axes.text(
         x + 30 / axes.bbox.width,
         y,
-        name,
+        label(comparison, name),
         va="center_baseline",
         transform=axes.transAxes,
         color=LIGHT["ink"],
-        fontweight="bold" if bold else "normal",
+        fontweight=_weight(comparison, name),
         gid=f"{gid}.name",
     )
 
 
-def _legend(figure: "Figure", names: list[str], looking: dict[str, Look], *, bold: set[str], room: float) -> None:
+def _legend(figure: "Figure", names: list[str], comparison: Comparison, *, room: float) -> None:
     """Names in two columns in the lowest `room` of the figure."""
     below = figure.add_axes((0, 0, 1, room))
     below.set_axis_off()
@@ -250,7 +256,7 @@ def _legend(figure: "Figure", names: list[str], looking: dict[str, Look], *, bol
     rows = math.ceil(len(names) / 2)
     for index, name in enumerate(names):
         at = (0.02 + 0.5 * (index // rows), 1 - (index % rows + 0.6) * _LINE / below.bbox.height)
-        _named_sample(below, name, looking[name], at, bold=name in bold, gid=f"learner-{index}")
+        _named_sample(below, name, comparison, at, gid=f"learner-{index}")
 
 
 def _draw_point(axes: "Axes", measurement: Measurement, look: Look, *, gid: str) -> None:
@@ -264,12 +270,13 @@ def _draw_point(axes: "Axes", measurement: Measurement, look: Look, *, gid: str)
         markersize=9,
         markeredgewidth=1.2 if look.marker else 1.8,
         markeredgecolor=LIGHT["surface"] if look.marker else colour,
-        color=colour if look.marker else "none",
+        markerfacecolor=colour if look.marker else LIGHT["surface"],
+        color=colour,
         gid=f"{gid}.point",
     )
 
 
-def _label_points(axes: "Axes", learners: list[Measurement]) -> None:
+def _label_points(axes: "Axes", learners: list[Measurement], comparison: Comparison) -> None:
     """Name each point beside it, where the name covers least."""
     pixels = [tuple(axes.transData.transform((m.seconds, m.value[-1]))) for m in learners]
     bars = []
@@ -277,15 +284,16 @@ def _label_points(axes: "Axes", learners: list[Measurement]) -> None:
         if math.isfinite(measurement.low[-1]):
             ends = [axes.transData.transform((measurement.seconds, v))[1] for v in _ends(axes, measurement)]
             bars.append((x - 6, ends[0], x + 6, ends[1]))
+    texts = [(label(comparison, m.name), _weight(comparison, m.name)) for m in learners]
     area = axes.bbox
     boxes = around(
         pixels,
-        [(text_width(m.name, size=11.5, bold=m.kind != "classical") + 6, 14) for m in learners],
+        [(text_width(shown, size=11.5, weight=weight) + 6, 14) for shown, weight in texts],
         obstacles=bars,
         area=(area.x0 - 30, area.y0 + 2, area.x1 + 10, area.y1 + 6),
     )
     inverse = axes.transAxes.inverted()
-    for index, (measurement, point, box) in enumerate(zip(learners, pixels, boxes, strict=True)):
+    for index, ((shown, weight), point, box) in enumerate(zip(texts, pixels, boxes, strict=True)):
         x, y = inverse.transform((box[0] + 3, (box[1] + box[3]) / 2))
         near = (min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3]))
         if math.dist(near, point) > 14:
@@ -294,12 +302,12 @@ def _label_points(axes: "Axes", learners: list[Measurement]) -> None:
         axes.text(
             x,
             y,
-            measurement.name,
+            shown,
             transform=axes.transAxes,
             va="center_baseline",
             fontsize=11.5,
             color=LIGHT["ink"],
-            fontweight="bold" if measurement.kind != "classical" else "normal",
+            fontweight=weight,
             gid=f"learner-{index}.name",
         )
 

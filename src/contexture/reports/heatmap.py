@@ -5,7 +5,7 @@ import statistics
 
 from contexture.evaluation.comparison import Comparison
 from contexture.reports.axes import finite
-from contexture.reports.figures import text_width
+from contexture.reports.figures import label, text_width
 from contexture.reports.palette import LIGHT
 from contexture.reports.svg import DPI, SETTINGS, to_svg
 
@@ -46,9 +46,10 @@ def heat_map(comparison: Comparison) -> str:
     referred = {reference for row in comparison.distances.values() for reference in row}
     columns = [m.name for m in comparison.measurements if m.name in referred]
     with mpl.rc_context(SETTINGS):
-        left = 16 + max((text_width(name) for name in rows), default=0)
-        top = 16 + 0.75 * max((text_width(name) for name in columns), default=0)
-        right = 0.75 * text_width(columns[-1]) if columns else 0
+        left = 16 + max((text_width(label(comparison, name)) for name in rows), default=0)
+        widths = [text_width(label(comparison, name)) for name in columns]
+        top = 16 + 0.75 * max(widths, default=0)
+        right = max((0.8 * w - _CELL_WIDTH * (len(columns) - i - 0.5) for i, w in enumerate(widths)), default=0) + 4
         width = left + _CELL_WIDTH * len(columns) + right
         height = top + _CELL_HEIGHT * len(rows) + 4
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -60,14 +61,14 @@ def heat_map(comparison: Comparison) -> str:
             axes.text(
                 left + _CELL_WIDTH * (i + 0.45),
                 top - 6,
-                reference,
+                label(comparison, reference),
                 rotation=40,
                 rotation_mode="anchor",
                 color=LIGHT["ink"],
             )
         for j, learner in enumerate(rows):
             y = top + _CELL_HEIGHT * (j + 0.5)
-            axes.text(left - 8, y, learner, ha="right", va="center_baseline", color=LIGHT["ink"])
+            axes.text(left - 8, y, label(comparison, learner), ha="right", va="center_baseline", color=LIGHT["ink"])
             values = {reference: typical(comparison, learner, reference) for reference in columns}
             nearest = min((v for v in values.values() if math.isfinite(v)), default=math.nan)
             for i, reference in enumerate(columns):

@@ -150,7 +150,7 @@ def _rows(comparison: Comparison) -> list[Row]:
     values = [column([m.value[i] for m in everyone]) for i in range(len(comparison.context))]
     return [
         Row(
-            name=m.name,
+            name=comparison.shown(m.name),
             kind=m.kind,
             hue=looking[m.name].hue,
             classes=" ".join(_classes(comparison, m)),
@@ -185,7 +185,7 @@ def _interval(measurement: Measurement, i: int, value: str) -> str:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    found = [f"{n} examples: {reason}" for n, reason in comparison.left_out.items()]
+    found = [f"{n} {comparison.counted}: {reason}" for n, reason in comparison.left_out.items()]
     found += [f"{name}: {reason}" for name, reason in comparison.skipped.items()]
     return found + [f"{name}: {said}" for name, notes in comparison.notes.items() for said in notes]
 

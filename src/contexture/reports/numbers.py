@@ -42,15 +42,14 @@ def column(values: Sequence[float], *, digits: int = 3) -> list[str]:
 def seconds(value: float, *, micro: str = "µs") -> str:
     """A duration in the unit that fits it.
 
-    >>> seconds(0.0000234), seconds(0.0456), seconds(7.0), seconds(float("nan"))
-    ('23 µs', '46 ms', '7.0 s', '-')
+    >>> seconds(0.0000234), seconds(0.0456), seconds(7.0), seconds(5e-8), seconds(float("nan"))
+    ('23 µs', '46 ms', '7.0 s', '50 ns', '-')
     """
     if not math.isfinite(value):
         return MISSING
-    for scale, unit in ((1.0, "s"), (1e-3, "ms")):
-        if value >= 0.9995 * scale:
-            return f"{value / scale:.{1 if value / scale < 9.95 else 0}f} {unit}"
-    return f"{value * 1e6:.{1 if value * 1e6 < 9.95 else 0}f} {micro}"
+    units = ((1.0, "s"), (1e-3, "ms"), (1e-6, micro), (1e-9, "ns"))
+    scale, unit = next(((scale, unit) for scale, unit in units if value >= 0.9995 * scale), units[-1])
+    return f"{value / scale:.{1 if value / scale < 9.95 else 0}f} {unit}"
 
 
 def count(value: int) -> str:

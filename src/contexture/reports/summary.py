@@ -17,12 +17,11 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lead:
-    """A run of context sizes at which one learner leads; `rivals` are level with it at every one of them."""
+    """A run of context sizes at which one learner leads; `first` if its score is the best at every one of them."""
 
     leader: str
     sizes: tuple[int, ...]
-    alone: bool
-    rivals: tuple[str, ...]
+    first: bool
 
 
 def leads(comparison: Comparison) -> list[Lead]:
@@ -36,13 +35,11 @@ def leads(comparison: Comparison) -> list[Lead]:
             length += 1
         run, known = known[:length], known[length:]
         leader = min(shared, key=lambda name: (-sum(names[0] == name for _, names in run), _places(name, run), name))
-        always = set.intersection(*(set(names) for _, names in run)) - {leader}
         found.append(
             Lead(
                 leader=leader,
                 sizes=tuple(n for n, _ in run),
-                alone=all(len(names) == 1 for _, names in run),
-                rivals=tuple(name for name in run[-1][1] if name in always),
+                first=all(names[0] == leader for _, names in run),
             )
         )
     return found
@@ -62,7 +59,7 @@ def summary(comparison: Comparison) -> str:
     if len(comparison.contestants) == 1:
         sentences = [_alone(comparison, comparison.contestants[0])]
     else:
-        sentences = [f"{_capital('; '.join(_clause(comparison, run, first=not i) for i, run in enumerate(runs)))}."]
+        sentences = [f"{_capital('; '.join(_clause(comparison, run) for run in runs))}."]
     sentences += _against_oracle(comparison, runs[-1])
     sentences += _against_chance(comparison, runs[-1])
     return " ".join(sentences)
@@ -72,10 +69,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _span(sizes: Sequence[int], *, every: bool) -> str:
-    if every:
-        return "at every size" if len(sizes) > 1 else f"after {sizes[0]} examples"
-    return f"after {sizes[0]} examples" if len(sizes) == 1 else f"from {sizes[0]} to {sizes[-1]} examples"
+def _span(comparison: Comparison, sizes: Sequence[int]) -> str:
+    known = [names for names in comparison.tied if names]
+    if len(sizes) == 1:
+        return f"after {sizes[0]} {comparison.counted}"
+    return "at every size" if len(sizes) == len(known) else f"from {sizes[0]} to {sizes[-1]} {comparison.counted}"
 
 
 def _score(comparison: Comparison, name: str, size: int) -> str:
@@ -88,20 +86,20 @@ def _score(comparison: Comparison, name: str, size: int) -> str:
     return text
 
 
-def _clause(comparison: Comparison, run: Lead, *, first: bool) -> str:
+def _clause(comparison: Comparison, run: Lead) -> str:
     metric = comparison.scoring
     words = {"lower": "has the lowest", "higher": "has the highest", "level": "is nearest to the right"}
-    span = _span(run.sizes, every=len(run.sizes) == len([names for names in comparison.tied if names]))
     last = run.sizes[-1]
-    what = f"{words[metric.direction]} {metric.label}" if first else "leads"
-    score = f"({_score(comparison, run.leader, last)}{f' after {last}' if len(run.sizes) > 1 else ''})"
-    if run.alone:
-        return f"{span} {run.leader} {what} {score}"
-    if run.rivals:
-        return f"{span} {run.leader} {what} {score}, which {_named(run.rivals)} cannot be told apart from"
+    after = f" after {last}" if len(run.sizes) > 1 else ""
+    score = f"({_score(comparison, run.leader, last)}{after})"
     level = [name for name in comparison.tied[comparison.context.index(last)] if name != run.leader]
-    also = f", with {_named(level)} level after {last}" if level else ""
-    return f"{span} no learner measurably beats {run.leader} {score}{also}"
+    rivals = f"{_named(level)} cannot be told apart from it{after}" if level else ""
+    span = _span(comparison, run.sizes)
+    if run.first:
+        leads = f"{span} {run.leader} {words[metric.direction]} {metric.label} {score}"
+        return f"{leads}, but {rivals}" if rivals else leads
+    leads = f"{span} no learner measurably beats {run.leader} {score}"
+    return f"{leads}, and {rivals}" if rivals else leads
 
 
 def _named(names: Sequence[str]) -> str:
@@ -113,7 +111,7 @@ def _named(names: Sequence[str]) -> str:
 def _alone(comparison: Comparison, measurement: Measurement) -> str:
     known = [n for n, v in zip(comparison.context, measurement.value, strict=True) if math.isfinite(v)]
     score = _score(comparison, measurement.name, known[-1])
-    return f"After {known[-1]} examples the {comparison.scoring.label} of {measurement.name} is {score}."
+    return f"After {known[-1]} {comparison.counted} the {comparison.scoring.label} of {measurement.name} is {score}."
 
 
 def _against_oracle(comparison: Comparison, run: Lead) -> list[str]:
@@ -124,9 +122,10 @@ def _against_oracle(comparison: Comparison, run: Lead) -> list[str]:
     if not (math.isfinite(oracle) and oracle > 0):
         return []
     ratio = best / oracle
-    near = "that" if abs(ratio - 1) < 0.005 else f"{number(ratio)} times that"
+    near = "about that" if abs(ratio - 1) < 0.02 else f"{number(ratio)} times that"
     oracle_name = comparison.oracle.removesuffix(" (oracle)")
-    return [f"After {run.sizes[-1]} examples its {comparison.scoring.label} is {near} of the oracle, {oracle_name}."]
+    when = f"After {run.sizes[-1]} {comparison.counted}"
+    return [f"{when} its {comparison.scoring.label} is {near} of the oracle, {oracle_name}."]
 
 
 def _against_chance(comparison: Comparison, run: Lead) -> list[str]:

@@ -72,7 +72,7 @@ def remarks(comparison: Comparison, *, intervals: bool = True) -> list[str]:
         half = f", ± half of the {100 * comparison.level:g} % interval ({comparison.method})" if intervals else ""
         lines.append(f"{metric.label}, {better[metric.direction]}{half}; * best, ~ not told apart from it")
     lines.append(summary(comparison))
-    lines += [f"left out: {n} examples ({reason})" for n, reason in comparison.left_out.items()]
+    lines += [f"left out: {n} {comparison.counted} ({reason})" for n, reason in comparison.left_out.items()]
     lines += [f"skipped: {reason}" for reason in comparison.skipped.values()]
     lines += [f"{name}: {said}" for name, notes in comparison.notes.items() for said in notes]
     if not comparison.complete:
@@ -119,7 +119,7 @@ def _grid(comparison: Comparison, layout: Layout, *, unicode: bool) -> tuple[lis
     headings = ["learner", *first, *(f"n={comparison.context[i]} " for i in sizes), *rest]
     rows = [
         [
-            _named(comparison, m.name),
+            comparison.shown(m.name),
             *(_fact(m, fact, unicode=unicode) for fact in first),
             *(column[k] for column in scores),
             *(_fact(m, fact, unicode=unicode) for fact in rest),
@@ -132,10 +132,6 @@ def _grid(comparison: Comparison, layout: Layout, *, unicode: bool) -> tuple[lis
 def _width(headings: list[str], rows: list[list[str]]) -> int:
     columns = zip(headings, *rows, strict=True)
     return sum(max(map(len, column)) for column in columns) + _GAP * (len(headings) - 1)
-
-
-def _named(comparison: Comparison, name: str) -> str:
-    return f"{name} (oracle)" if name == comparison.oracle and "oracle" not in name else name
 
 
 def _style(comparison: Comparison, measurement: Measurement) -> str:
