@@ -141,7 +141,7 @@ def test_progress_names_each_learner() -> None:
 def test_a_table_has_its_own_interval_and_number_of_splits() -> None:
     found = small(task=Table(), learners={"mean": Mean(), "ridge": Ridge()}, context=(4, 20), episodes=None)
     assert found.method == "corrected resampled t over splits (Nadeau and Bengio 2003)"
-    assert found.of("ridge").n == 10
+    assert found.of("ridge").n == 2 * default_episodes(Table())
     assert found.tied[1] == ("ridge",)
     assert found.oracle is None
     assert default_episodes(Line()) > default_episodes(Table())
