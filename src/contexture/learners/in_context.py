@@ -61,6 +61,10 @@ class InContext:
         with torch.no_grad():
             return self._encode(context)
 
+    def state_bytes(self, context: Pairs) -> int:
+        """The bytes kept of one episode to answer queries after `context`."""
+        return state_bytes(self.state(context.select(torch.zeros(1, dtype=torch.int64))))
+
     def predict(self, context: Pairs, queries: Float[Tensor, "batch queries features"]) -> Prediction:
         """Answer every query after the whole context."""
         with torch.no_grad():
