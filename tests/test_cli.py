@@ -69,9 +69,10 @@ def test_a_comparison_prints_a_table_and_writes_a_report(run: Run, houses: Path)
 def test_json_is_one_document_of_the_stated_form(run: Run, houses: Path) -> None:
     status, out, _ = run(
         "compare", str(houses), "--target=-1", "--learners=mean,ridge", "--context=10,25", "--seeds=1", "--json",
-        "--no-report",
+        "--no-report", "--figure=curve.svg",
     )  # fmt: skip
     assert status == 0
+    assert "<svg" in Path("curve.svg").read_text(encoding="utf-8")
     document = json.loads(out)
     assert list(document) == ["schema", "task", "metric", "lower_is_better", "context", "interval", "learners"]
     assert document["context"] == [10, 25]
@@ -86,10 +87,10 @@ def test_sizes_that_do_not_fit_are_named_or_refused_if_asked_for(run: Run, house
     common = ("compare", str(houses), "--target", "price", "--learners", "mean", "--seeds", "1", "--no-report")
     status, out, _ = run(*common)
     assert status == 0
-    assert "left out: 50 examples (the training half holds 30 examples)" in out
+    assert "left out: 50 examples (the training half holds 30)" in out
     status, _, err = run(*common, "--context", "10,50")
     assert status == 2
-    assert "50 examples: the training half holds 30" in one_sentence(err)
+    assert "50: the training half holds 30" in one_sentence(err)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,7 @@ def test_sizes_that_do_not_fit_are_named_or_refused_if_asked_for(run: Run, house
         (("predict", "a.csv", "b.csv", "--target", "y", "-o", "no/where.csv"), "there is no folder no"),
         (("compare", "diabetes", "--context", "ten"), "list of whole numbers"),
         (("compare", "diabetes", "--seeds", "0"), "not a positive whole number"),
+        (("compare", "diabetes", "--figure", "curve.png"), "figures are written as SVG"),
         (("predict", "a.csv", "b.csv", "--level", "1.5"), "not between 0 and 1"),
         (("check", "mixers", "mine.py:Missing"), "does not name a file"),
         (("train",), "say what to train"),

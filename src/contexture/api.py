@@ -11,9 +11,9 @@ from contexture.errors import InputError
 from contexture.evaluation import compare as comparing
 from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
+from contexture.evaluation.curve import draw
 from contexture.learners.saved import load_named
-from contexture.protocols import Learner, Pairs, Prediction, Task
-from contexture.randomness import generator
+from contexture.protocols import Learner, Prediction, Task
 from contexture.selection import AnyLearner, Reading, choose_learners, choose_task
 from contexture.tables import Dataset, match_columns, read_matching
 from contexture.tables.encode import encode_pairs, encode_queries
@@ -69,13 +69,10 @@ def compare(
 
 
 def default_sizes(task: Task) -> tuple[int, ...]:
-    """The context sizes to score at unless asked: every prefix of a synthetic prompt, a ladder of sizes of a table."""
+    """The context sizes to score at unless asked: every one that a synthetic episode holds, a ladder for a table."""
     if isinstance(task, TableTask):
         return TABLE_SIZES
-    drawn = task.sample(1, generator=generator("shape"))
-    if not isinstance(drawn, Pairs):
-        raise InputError(f"the episodes of {task.card.name!r} are tokens, which cannot be compared on yet")
-    return tuple(range(drawn.time))
+    return tuple(range(draw(task, episodes=1, seeds=(0,)).most + 1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -115,6 +115,7 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--seeds", type=_positive, default=None, metavar="N", help="independent seeds (default 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     parser.add_argument("--report", metavar="FILE", help="where the HTML report goes (default: contexture-reports/)")
+    parser.add_argument("--figure", metavar="FILE.svg", help="write the learning curves as a picture of their own")
     parser.add_argument("--no-report", action="store_true", help="write no report")
     _add_reading(parser)
 

@@ -97,6 +97,11 @@ def from_file(spec: str, room: str) -> type[Any]:
     return cls
 
 
+def build(cls: type[Any]) -> Any:
+    """An instance of a registered class: by its own `example()` where it cannot be built without arguments."""
+    return cls.example() if hasattr(cls, "example") else cls()
+
+
 def find(name: str, room: str) -> type[Any]:
     """The class registered under `name`, or a user's own "file.py:ClassName"; InputError lists what exists."""
     if ".py:" in name:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from contexture.discovery import find, registered
+from contexture.discovery import build, find, registered
 from contexture.errors import InputError
 from contexture.learners.saved import load_learner, load_shipped, shipped
 from contexture.learners.standardized import Standardized
@@ -63,7 +63,7 @@ def choose_task(name: str, reading: Reading = Reading()) -> Task:  # noqa: B008
     tasks = registered("tasks")
     if ".py:" not in name and (name not in tasks or name == TableTask.card.name):
         raise InputError(_unknown("task and no file", name, {*tasks, *BUNDLED} - {TableTask.card.name}))
-    task: Task = find(name, "tasks")()
+    task: Task = build(find(name, "tasks"))
     return task
 
 
@@ -114,7 +114,7 @@ def _named(task: Task, name: str) -> AnyLearner:
     known = registered("learners")
     if ".py:" not in name and name not in known:
         raise InputError(_unknown("learner", name, {*known, *_own(task)}))
-    learner: Learner = find(name, "learners")()
+    learner: Learner = build(find(name, "learners"))
     if isinstance(task, TableTask) and not learner.card.tables:
         return Standardized(learner)
     return learner

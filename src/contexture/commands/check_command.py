@@ -1,6 +1,7 @@
 """`contexture check ROOM NAME`: hold a mixer, a learner or a task to the laws; a broken one is exit status 1."""
 
 import argparse
+from typing import Any
 
 from contexture.commands.console import say
 
@@ -19,13 +20,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(room: str, cls: type) -> None:
+def _check(room: str, cls: type[Any]) -> None:
     from contexture import testing
+    from contexture.discovery import build
 
     if room == "mixers":
         check = testing.check_mixer if cls.card.causal else testing.check_set_mixer
         check(cls)
     elif room == "learners":
-        testing.check_learner(testing.built(cls))
+        testing.check_learner(build(cls))
     else:
-        testing.check_task(testing.built(cls))
+        testing.check_task(build(cls))

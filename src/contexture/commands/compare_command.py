@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from contexture.commands.console import console, say
 from contexture.commands.reading import reading
+from contexture.errors import InputError
+from contexture.store.atomic import write_file
 
 if TYPE_CHECKING:
     from contexture.evaluation.compare import Progress
@@ -21,6 +23,7 @@ REPORTS = Path("contexture-reports")
 def run(options: argparse.Namespace) -> int:
     """Compare, print the table (or JSON) on standard output and write the report."""
     report = _report_path(options)
+    _check_figure(options.figure)
     from contexture.api import compare
     from contexture.selection import choose_learners, choose_task
     from contexture.tasks.tables import TableTask
@@ -52,9 +55,25 @@ def run(options: argparse.Namespace) -> int:
 
         write_report(comparison, report)
         say(f"report: {report}")
+    if options.figure:
+        from contexture.reports.figures import learning_curve
+        from contexture.reports.svg import standalone
+
+        write_file(Path(options.figure).resolve(), standalone(learning_curve(comparison)).encode())
+        say(f"figure: {options.figure}")
     if not comparison.complete:
         raise KeyboardInterrupt("the learners that were done are above")
     return 0
+
+
+def _check_figure(path: str | None) -> None:
+    from contexture.tables.write import check_output
+
+    if path is None:
+        return
+    if not path.endswith(".svg"):
+        raise InputError(f"figures are written as SVG: give a name that ends in .svg rather than {path!r}")
+    check_output(path)
 
 
 def _report_path(options: argparse.Namespace) -> Path | None:

@@ -8,14 +8,11 @@ if TYPE_CHECKING:
 
 
 def reading(options: argparse.Namespace) -> "Reading":
-    """What the user said about the file; a target that is a whole number is an index unless a column has that name."""
+    """What the user said about the file."""
     from contexture.selection import Reading
 
-    target = options.target
-    if target is not None and target.lstrip("-").isdigit():
-        target = int(target)
     return Reading(
-        target=target,
+        target=options.target,
         type=options.type,
         categorical=tuple(options.categorical),
         numeric=tuple(options.numeric),

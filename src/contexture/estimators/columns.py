@@ -69,7 +69,7 @@ def _cells(column: Column, series: Any) -> Float64[np.ndarray, " rows"]:
             days = series.dt.tz_localize(None).to_numpy().astype("datetime64[ns]") - np.datetime64(0, "ns")
             return np.where(np.isnat(days), np.nan, days / _DAY)
         try:
-            return series.to_numpy(dtype=np.float64, na_value=np.nan)
+            return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
         except (TypeError, ValueError) as error:
             raise InputError(f"column {column.name!r} held numbers in fit, and now it does not: {error}") from error
     codes = {category: float(code) for code, category in enumerate(column.categories)}

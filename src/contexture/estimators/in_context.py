@@ -6,7 +6,7 @@ Cells may be missing; a pandas frame may hold columns of text, categories and da
 not depend on the other rows of the call.
 """
 
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -105,12 +105,13 @@ class ContextClassifier(ClassifierMixin, _InContextEstimator):  # type: ignore[m
 
     def predict_proba(self, x: Any) -> Float64[np.ndarray, "rows classes"]:
         """Probabilities of the classes, in the order of `classes_`."""
-        return cast(np.ndarray, self._predict(x).value[0].numpy())
+        return self._predict(x).value[0].numpy()
 
     def predict(self, x: Any) -> Shaped[np.ndarray, " rows"]:
         """The most probable class of each row."""
         probabilities = self.predict_proba(x)
-        return cast(np.ndarray, self.classes_[probabilities.argmax(axis=1)])
+        chosen: np.ndarray = self.classes_[probabilities.argmax(axis=1)]
+        return chosen
 
 
 class ContextRegressor(RegressorMixin, _InContextEstimator):  # type: ignore[misc]
@@ -139,7 +140,7 @@ class ContextRegressor(RegressorMixin, _InContextEstimator):  # type: ignore[mis
 
     def predict(self, x: Any) -> Float64[np.ndarray, " rows"]:
         """The predictive mean of each row."""
-        return cast(np.ndarray, self._predict(x).value[0].numpy())
+        return self._predict(x).value[0].numpy()
 
     def predict_interval(self, x: Any, *, level: float = 0.8) -> Float64[np.ndarray, "rows 2"]:
         """The interval of each row in which a share `level` of outcomes should fall."""

@@ -36,6 +36,9 @@ from contexture.tasks.split import Split
 
 __all__ = ["BUNDLED", "Split", "TableTask", "halves"]
 
+MOST_PROCESSES = 4
+"""The most classes for which a Gaussian process is among the baselines."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableTask:
@@ -145,8 +148,10 @@ class TableTask:
         """The classical learners that stand beside any other; those for numbers alone see standardised columns."""
         numbers: tuple[Learner, ...] = (Mean(), EvidenceRidge())
         classes: tuple[Learner, ...] = (Majority(), Logistic(), NaiveBayes())
-        anything = (KNearestNeighbours(), GaussianProcess(), RandomForest(), Boosting())
-        chosen = (*(classes if self.dataset.classes else numbers), *anything)
+        anything = (KNearestNeighbours(), RandomForest(), Boosting())
+        # One Gaussian process against the rest for each class takes minutes where there are many.
+        processes = (GaussianProcess(),) if len(self.dataset.classes) <= MOST_PROCESSES else ()
+        chosen = (*(classes if self.dataset.classes else numbers), *anything, *processes)
         return {each.card.name: each if each.card.tables else Standardized(each) for each in chosen}
 
 
