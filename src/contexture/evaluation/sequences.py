@@ -116,8 +116,12 @@ def _ratio_values(
     return ratio + (sums - ratio * counts) / counts.mean(0)
 
 
-def usual_sizes(source: SequenceSource) -> tuple[int, ...]:
-    """Powers of two from the first scored position to the last, which the largest size is."""
+def usual_sizes(task: Task) -> tuple[int, ...]:
+    """Sizes to score a task of tokens at: powers of two from the first scored position to the last, and the last itself.
+
+    The positions are those of 64 sequences.
+    """
+    source = SequenceSource.draw(task, episodes=64, seeds=(0,))
     scored = torch.cat([block.mask.any(0).nonzero()[:, 0] for row in source.blocks for block in row])
     first, last = int(scored.min()), int(scored.max())
     powers = [2**k for k in range(last.bit_length()) if first <= 2**k < last]
