@@ -5,7 +5,7 @@ categories and missing cells as such. Shapes: x [batch, time, features]; y [batc
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from contexture.learners.classical.refitted import RefittedLearner
 from contexture.protocols import LearnerCard, Schema
@@ -37,6 +37,11 @@ class Boosting(RefittedLearner):
     rate: float = 0.1
     smallest_leaf: int = 5
     seed: int = 0
+
+    @classmethod
+    def example(cls) -> Self:
+        """A few trees, for the laws."""
+        return cls(num_trees=5)
 
     def model(self, schema: Schema) -> Any:
         """An unfitted booster."""

@@ -20,7 +20,9 @@ from contexture.learners.classical.kernels import KernelGrid
 from contexture.learners.classical.prefix_gaussian import chosen, first_best
 from contexture.learners.inputs import blocks
 
-NEWTON_STEPS = 20
+NEWTON_STEPS = 50
+LAST_STEP = 1e-9
+"""A step this small leaves an error of its square."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +52,10 @@ class Mode:
             factor = torch.linalg.cholesky(identity + root[..., None] * kernel * root[..., None, :])
             pull = root.square() * function + shown * signs * torch.sigmoid(-signs * function)
             pulled = root[..., None] * (kernel @ pull[..., None])
-            weights = pull - root * torch.cholesky_solve(pulled, factor)[..., 0]
+            before, weights = weights, pull - root * torch.cholesky_solve(pulled, factor)[..., 0]
             function = (kernel @ weights[..., None])[..., 0]
+            if not before.numel() or bool((weights - before).abs().amax() < LAST_STEP):
+                break
         root = _curvature(function, shown).sqrt()
         factor = torch.linalg.cholesky(identity + root[..., None] * kernel * root[..., None, :])
         fit = (shown * torch.nn.functional.logsigmoid(signs * function)).sum(-1)

@@ -15,7 +15,7 @@ Shapes: K [.., time, time], y [.., time]; prefixes 0 to time inclusive on the la
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 CLOSE = 1e-9
@@ -24,17 +24,24 @@ CLOSE = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixGaussian:
-    """The factor L, the innovations e and the targets y of a batch of episodes."""
+    """The factor L and the innovations e of a batch of episodes.
+
+    `sound` says up to which row the covariance is positive definite in floating point; later prefixes have no evidence.
+    """
 
     factor: Float[Tensor, "*many time time"]
     innovations: Float[Tensor, "*many time"]
+    sound: Bool[Tensor, "*many time"]
 
     @classmethod
     def of(cls, covariance: Float[Tensor, "*many time time"], y: Float[Tensor, "*#many time"]) -> "PrefixGaussian":
-        """Factor a positive definite covariance and whiten y by it."""
-        factor = torch.linalg.cholesky(covariance)
+        """Factor a covariance and whiten y by it."""
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        rows = torch.arange(covariance.shape[-1], device=covariance.device)
+        sound = (failed[..., None] == 0) | (rows < failed[..., None] - 1)
+        factor = torch.where(sound[..., None], factor, torch.eye(len(rows)).to(factor))
         targets = y.expand(covariance.shape[:-1])[..., None]
-        return cls(factor, torch.linalg.solve_triangular(factor, targets, upper=False)[..., 0])
+        return cls(factor, torch.linalg.solve_triangular(factor, targets, upper=False)[..., 0], sound)
 
     @property
     def mean(self) -> Float[Tensor, "*many time"]:
@@ -51,7 +58,8 @@ class PrefixGaussian:
         """The log evidence of every prefix, up to a constant of its length."""
         squares = _running(self.innovations.square())
         counts = torch.arange(1, squares.shape[-1] + 1, dtype=squares.dtype, device=squares.device)
-        return -0.5 * (counts * (1 + squares).log() + _running(self.spread.log()))
+        evidence = -0.5 * (counts * (1 + squares).log() + _running(self.spread.log()))
+        return evidence.masked_fill(~self._prefixes, -torch.inf)
 
     @property
     def left_out_error(self) -> Float[Tensor, "*many prefixes"]:
@@ -62,7 +70,12 @@ class PrefixGaussian:
         precision = inverse.square().cumsum(-2)
         residuals = torch.where(precision > 0, weights / precision, 0)
         errors = residuals.square().sum(-1)
-        return torch.cat([torch.zeros_like(errors[..., :1]), errors], dim=-1)
+        errors = torch.nn.functional.pad(errors, (1, 0))
+        return errors.masked_fill(~self._prefixes, torch.inf)
+
+    @property
+    def _prefixes(self) -> Bool[Tensor, "*many prefixes"]:
+        return torch.nn.functional.pad(self.sound, (1, 0), value=True)
 
 
 def prefix_scale(innovations: Float[Tensor, "*many time"]) -> Float[Tensor, "*many prefixes"]:
@@ -83,4 +96,4 @@ def chosen(values: Float[Tensor, "grid *many"], index: Int[Tensor, "*many"]) -> 
 
 
 def _running(values: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(values[..., :1]), values.cumsum(-1)], dim=-1)
+    return torch.nn.functional.pad(values.cumsum(-1), (1, 0))

@@ -5,7 +5,7 @@ Shapes: x [batch, time, features]; y [batch, time].
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from contexture.learners.classical.refitted import RefittedLearner
 from contexture.protocols import LearnerCard, Schema
@@ -32,6 +32,11 @@ class RandomForest(RefittedLearner):
     num_trees: int = 100
     smallest_leaf: int = 1
     seed: int = 0
+
+    @classmethod
+    def example(cls) -> Self:
+        """A few trees, for the laws."""
+        return cls(num_trees=3)
 
     def model(self, schema: Schema) -> Any:
         """An unfitted forest."""

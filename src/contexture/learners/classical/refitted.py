@@ -27,14 +27,22 @@ class RefittedLearner(ABC):
         """An unfitted scikit-learn regressor or classifier for such a table."""
 
     def predict(self, context: Pairs, queries: Float[Tensor, "batch queries features"]) -> Prediction:
-        """Fit one model per episode; without examples the mean is 0 and all classes are equal."""
+        """Fit one model per episode; without examples the mean is 0 and all classes are equal.
+
+        A column without any known cell in the context is left out of account.
+        """
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
         task = context.schema.task
         y = (classes if task == "classification" else targets)(self.card, context)
         x = context.x.to(torch.float64)
         if bool(x.isinf().any() | queries.isinf().any()):
             raise InputError(f"{self.card.name} takes finite numbers, but x holds an infinite one")
         answer = self._chances if task == "classification" else self._values
-        said = [answer(context.schema, x[b].numpy(), y[b].numpy(), queries[b].double().numpy()) for b in range(len(x))]
+        empty = x.isnan().all(dim=1, keepdim=True)
+        x, queries = x.masked_fill(empty, 0), queries.to(torch.float64).masked_fill(empty, 0)
+        with threadpool_limits(limits=1):
+            said = [answer(context.schema, x[b].numpy(), y[b].numpy(), queries[b].numpy()) for b in range(len(x))]
         values = torch.from_numpy(np.stack(said))
         return Prediction(probabilities=values) if task == "classification" else Prediction(mean=values)
 
