@@ -104,6 +104,7 @@ def test_sizes_that_do_not_fit_are_named_or_refused_if_asked_for(run: Run, house
         (("compare", "diabetes", "--target", "price"), "not a file"),
         (("compare", "diabetes", "--metric", "log-loss", "--learners", "mean"), "log-loss does not score a regression"),
         (("compare", "sine", "--learners", "transformer"), "no trained transformer ships for 'sine'"),
+        (("compare", "diabetes", "--learners", "in-context"), "no weights: ask for 'transformer'"),
         (("predict", "a.csv", "b.csv", "--target", "y"), "there is no file a.csv"),
         (("predict", "a.csv", "b.csv", "--target", "y", "-o", "no/where.csv"), "there is no folder no"),
         (("compare", "diabetes", "--context", "ten"), "list of whole numbers"),

@@ -114,7 +114,13 @@ def _named(task: Task, name: str) -> AnyLearner:
     known = registered("learners")
     if ".py:" not in name and name not in known:
         raise InputError(_unknown("learner", name, {*known, *_own(task)}))
-    learner: Learner = build(find(name, "learners"))
+    cls = find(name, "learners")
+    if ".py:" not in name and cls.card.kind == "in-context":
+        raise InputError(
+            f"{name!r} names a kind of trained model and no weights: ask for {TRANSFORMER!r}, which ships for some "
+            "tasks, or for the folder of a trained learner"
+        )
+    learner: Learner = build(cls)
     if isinstance(task, TableTask) and not learner.card.tables:
         return Standardized(learner)
     return learner
