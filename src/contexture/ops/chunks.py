@@ -21,12 +21,21 @@ from contexture.ops.segments import runs as runs_of
 def split(x: Float[Tensor, "batch time heads dim"], size: int) -> Float[Tensor, "batch heads chunks size dim"]:
     """Cut time into chunks, the last one filled up with zeros."""
     x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
-    return torch.unflatten(x, 1, (-1, size)).permute(0, 3, 1, 2, 4)
+    return torch.unflatten(x, 1, (-1, size)).permute(0, 3, 1, 2, 4).contiguous()
 
 
 def join(x: Float[Tensor, "batch heads chunks size dim"], time: int) -> Float[Tensor, "batch time heads dim"]:
     """Undo `split`."""
     return x.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :time]
+
+
+def add_product(
+    added: Float[Tensor, "batch heads chunks rows out"],
+    left: Float[Tensor, "batch heads chunks rows inner"],
+    right: Float[Tensor, "batch heads chunks inner out"],
+) -> Float[Tensor, "batch heads chunks rows out"]:
+    """added + left @ right in one pass."""
+    return torch.baddbmm(added.flatten(0, 2), left.flatten(0, 2), right.flatten(0, 2)).view_as(added)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import join, masks, silence, split, wide
+from contexture.ops.chunks import add_product, join, masks, silence, split, wide
 from contexture.ops.segments import runs
 
 CHUNK = 64
@@ -44,7 +44,7 @@ def delta_rule_chunked(
     time, dtype, held = q.shape[1], v.dtype, initial_state.dtype
     queries, keys, values = split(q, CHUNK), split(silence(k, segments), CHUNK), split(v, CHUNK)
     rate = split(beta.unsqueeze(-1), CHUNK).to(held)
-    scores = (queries @ keys.mT).tril()
+    scores = (queries @ keys.mT).tril_()
     overlaps = (keys @ keys.mT).to(held).tril(-1) * rate
     erased, written, kept = keys, keys, None
     if segments is not None:
@@ -62,7 +62,8 @@ def delta_rule_chunked(
         delta = new - eraser @ state
         deltas.append(delta)
         state = column @ delta + (state if kept is None else state * kept[n])
-    out = queries @ torch.stack(states, 2).to(dtype) + scores @ torch.stack(deltas, 2).to(dtype)
+    recalled = queries @ torch.stack(states, 2).to(dtype)
+    out = add_product(recalled, scores, torch.stack(deltas, 2).to(dtype))
     return silence(join(out, time), segments), state
 
 

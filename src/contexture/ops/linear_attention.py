@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import join, masks, silence, split, wide
+from contexture.ops.chunks import add_product, join, masks, silence, split, wide
 from contexture.ops.segments import runs
 
 CHUNK = 64
@@ -40,7 +40,7 @@ def linear_attention_chunked(
     """Products inside chunks, a running sum of [dim, out] states between them."""
     time, dtype = q.shape[1], v.dtype
     queries, keys, values = split(q, CHUNK), split(silence(k, segments), CHUNK), split(v, CHUNK)
-    scores = (queries @ keys.mT).tril()
+    scores = (queries @ keys.mT).tril_()
     written, kept = keys, None
     if segments is not None:
         mask = masks(segments, CHUNK, dtype)
@@ -50,7 +50,7 @@ def linear_attention_chunked(
     for n, added in enumerate((written.mT @ values).unbind(2)):
         states.append(state)
         state = added + (state if kept is None else state * kept[n])
-    out = scores @ values + queries @ torch.stack(states, 2).to(dtype)
+    out = add_product(queries @ torch.stack(states, 2).to(dtype), scores, values)
     return silence(join(out, time), segments), state
 
 

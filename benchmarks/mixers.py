@@ -1,0 +1,169 @@
+"""How long ops take, forward and forward with backward, beside plain torch forms of the same mathematics.
+
+    python benchmarks/mixers.py                     # writes results/benchmarks/mixers.json
+
+Batch 2, 4 heads of 64 at lengths 512, 2,048 and 8,192, on one thread. Both sides get the same inputs in the same dtype;
+the median of several calls counts, in milliseconds of processor time, which a busy machine disturbs least.
+
+The plain forms: `products` is softmax over an explicit table of scores; `sliced` cuts chunks out of the sequence in a
+Python loop, where the gradient of every slice is a full-length tensor; `substituted` inverts each chunk's triangle row
+by row besides. Forms are left out where they would take minutes.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contexture import ops
+from contexture.ops.delta_rule import delta_rule
+from contexture.ops.linear_attention import linear_attention
+from contexture.ops.softmax_attention import softmax_attention
+from contexture.store.environment import environment
+from contexture.store.results import write_result
+
+RESULT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "mixers.json"
+BATCH, HEADS, DIM = 2, 4, 64
+LENGTHS = (512, 2048, 8192)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CHUNK = 64
+
+
+def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention with the table of scores written out."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    hidden = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
+    scores = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(hidden, float("-inf"))
+    return (scores.softmax(-1) @ v).transpose(1, 2)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's fused attention, whatever the dtype."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
+def sliced_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Linear attention, chunk after chunk."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    state, outputs = torch.zeros(BATCH, HEADS, DIM, DIM, dtype=q.dtype), []
+    for start in range(0, q.shape[2], CHUNK):
+        one, two, three = (x[:, :, start : start + CHUNK] for x in (q, k, v))
+        outputs.append(one @ state + (one @ two.mT).tril() @ three)
+        state = state + two.mT @ three
+    return torch.cat(outputs, 2).transpose(1, 2)
+
+
+def substituted_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
+    """The delta rule in chunks, with forward substitution row by row and slices in the loop over chunks."""
+    dtype = v.dtype
+    q, k, v = (x.float().transpose(1, 2) for x in (q, k, v))
+    rate = beta.float().mT.unsqueeze(-1)
+    queries, keys, values, rate = (torch.unflatten(x, 2, (-1, CHUNK)) for x in (q, k, v, rate))
+    inverse = -((keys * rate) @ keys.mT).tril(-1)
+    for row in range(1, CHUNK):
+        inverse[..., row, :row] += (inverse[..., row, :, None].clone() * inverse[..., :, :row].clone()).sum(-2)
+    inverse = inverse + torch.eye(CHUNK)
+    news, erasers = inverse @ (values * rate), inverse @ (keys * rate)
+    state, outputs = torch.zeros(BATCH, HEADS, DIM, DIM), []
+    for n in range(queries.shape[2]):
+        one, two = queries[:, :, n], keys[:, :, n]
+        delta = news[:, :, n] - erasers[:, :, n] @ state
+        outputs.append(one @ state + (one @ two.mT).tril() @ delta)
+        state = state + two.mT @ delta
+    return torch.cat(outputs, 2).transpose(1, 2).to(dtype)
+
+
+FORMS: dict[str, dict[str, tuple[Callable[..., Tensor], int]]] = {
+    "softmax-attention": {
+        "contexture": (lambda *x: softmax_attention(*x)[0], 8192),
+        "sdpa": (sdpa, 8192),
+        "products": (products, 2048),
+    },
+    "linear-attention": {
+        "contexture": (lambda *x: linear_attention(*x)[0], 8192),
+        "sliced": (sliced_linear_attention, 8192),
+    },
+    "delta-rule": {
+        "contexture": (lambda *x: delta_rule(*x)[0], 8192),
+        "substituted": (substituted_delta_rule, 8192),
+    },
+}
+"""Every form of every op, and the greatest length at which it is measured."""
+
+
+def inputs(op: str, length: int, dtype: torch.dtype) -> list[Tensor]:
+    """Random queries, keys of length one and values; rates for the delta rule."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(BATCH, length, HEADS, DIM, generator=generator) for _ in range(3))
+    drawn = [q, F.normalize(k, dim=-1), v]
+    if op == "delta-rule":
+        drawn.append(torch.rand(BATCH, length, HEADS, generator=generator))
+    return [x.to(dtype) for x in drawn]
+
+
+def milliseconds(call: Callable[[], object], repeats: int) -> float:
+    """The median processor time of `call` after one call to warm up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        call()
+        times.append(time.process_time() - began)
+    return 1e3 * median(times)
+
+
+def measure(form: Callable[..., Tensor], drawn: list[Tensor], *, repeats: int) -> dict[str, float]:
+    """Forward alone, and forward with backward."""
+    with torch.no_grad():
+        forward = milliseconds(lambda: form(*drawn), repeats)
+    leaves = [x.clone().requires_grad_() for x in drawn]
+    gradient = torch.ones_like(drawn[2])
+    both = milliseconds(lambda: torch.autograd.grad(form(*leaves), leaves, gradient), repeats)
+    return {"forward": round(forward, 2), "forward_backward": round(both, 2)}
+
+
+def agreement(op: str, name: str) -> float:
+    """The relative error of a plain form against the op's reference at a short length, in fp64."""
+    drawn = inputs(op, 2 * CHUNK, torch.float64)
+    with ops.use("reference"), torch.no_grad():
+        expected = FORMS[op]["contexture"][0](*drawn)
+    with torch.no_grad():
+        got = FORMS[op][name][0](*drawn)
+    return float((got.double() - expected).norm() / expected.norm())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure everything, print a line each, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
+    parser.add_argument("--output", type=Path, default=RESULT)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for op, forms in FORMS.items():
+        for name in forms:
+            assert name == "contexture" or agreement(op, name) < 1e-5, f"{name} is not {op}"
+        for length in chosen.lengths:
+            for dtype_name, dtype in DTYPES.items():
+                drawn = inputs(op, length, dtype)
+                for name, (form, longest) in forms.items():
+                    if length > longest:
+                        continue
+                    measured = measure(form, drawn, repeats=max(3, 8192 // length))
+                    rows.append({"op": op, "form": name, "length": length, "dtype": dtype_name, **measured})
+                    print(*rows[-1].values(), sep="\t", file=sys.stderr, flush=True)
+    sizes = {"batch": BATCH, "heads": HEADS, "dim": DIM, "threads": 1, "unit": "milliseconds of processor time"}
+    write_result(chosen.output, {"benchmark": "mixers", **sizes, "environment": environment(), "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
