@@ -8,7 +8,7 @@ from torch import nn
 from contexture.errors import InputError
 from contexture.evaluation.curve import draw, fitting, learning_curve, measure, score
 from contexture.evaluation.footprint import Stopwatch, num_parameters, state_bytes
-from contexture.evaluation.matching import distance, distances, jensen_shannon
+from contexture.evaluation.matching import distance, distances, jensen_shannon, squared_difference
 from contexture.evaluation.metrics import find
 from contexture.evaluation.samples import CurveSamples, contrast, tied_with_best
 from contexture.evaluation.synthetic import BLOCK
@@ -194,6 +194,13 @@ def test_distance_by_hand() -> None:
     assert distance(a, b).item() == pytest.approx(1)
     assert distance(_with_answers(first, answers + 0.5), b).item() == pytest.approx(0.25)
     assert distance(a, _with_answers(first, torch.full_like(answers, 5))).isnan().all()
+
+
+def test_a_constant_in_each_split_has_no_signal() -> None:
+    answers = torch.tensor([[1.0, 3.0], [11.0, 13.0]], dtype=torch.float64).reshape(1, 2, 1, 2)
+    constant = answers.mean(3, keepdim=True).expand_as(answers)
+    assert squared_difference(answers, constant).isnan().all()
+    assert squared_difference(constant, answers).item() == pytest.approx(1)
 
 
 def _with_answers(samples: CurveSamples, answers: torch.Tensor) -> CurveSamples:

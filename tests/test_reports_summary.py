@@ -15,24 +15,23 @@ def test_the_run_of_sizes_is_cut_where_no_one_leads_on() -> None:
 
 def test_the_sentence_names_leaders_scores_and_the_level() -> None:
     assert summary(table()) == (
-        "From 20 to 50 examples transformer has the lowest relative squared error "
-        "(0.500, 95 % interval 0.450 to 0.550 after 50), but ridge cannot be told apart from it after 50; "
-        "after 100 examples ridge has the lowest relative squared error (0.400, 95 % interval 0.350 to 0.450), "
-        "but boosting cannot be told apart from it."
+        "Up to 50 examples transformer has the lowest relative squared error (0.500 after 50, level with ridge); "
+        "after 100 ridge has the lowest relative squared error (0.400, level with boosting)."
     )
 
 
 def test_another_winner_makes_another_sentence() -> None:
     swapped = table(tied=(("ridge",), ("ridge",), ("ridge",)))
     assert summary(swapped) == (
-        "At every size ridge has the lowest relative squared error (0.400, 95 % interval 0.350 to 0.450 after 100)."
+        "At every size ridge has the lowest relative squared error "
+        "(0.400 after 100 examples, 95 % interval 0.350 to 0.450)."
     )
 
 
 def test_one_who_is_never_beaten_but_not_always_first() -> None:
     said = summary(table(tied=(("ridge", "transformer"), ("transformer", "ridge"), ("transformer", "ridge"))))
-    assert said.startswith("At every size no learner measurably beats transformer (0.450,")
-    assert said.endswith("and ridge cannot be told apart from it after 100.")
+    assert said.startswith("At every size no learner measurably beats transformer (0.450 after 100 examples,")
+    assert said.endswith("; ridge cannot be told apart from it there.")
 
 
 def test_the_oracle_is_a_measure_and_no_contestant() -> None:

@@ -28,9 +28,13 @@ Distances = dict[str, dict[str, tuple[float, ...]]]
 def squared_difference(
     answers: Float[Tensor, "seeds episodes context queries"], reference: Float[Tensor, "seeds episodes context queries"]
 ) -> Float[Tensor, " context"]:
-    """SPD over the variance of the reference's predictions; NaN where the reference says the same to every query."""
+    """SPD over the variance of the reference's predictions; NaN where the reference says the same to every query.
+
+    The variance is that among an episode's queries, or among episodes where each has a single query.
+    """
     spd = (answers - reference).square().mean((0, 1, 3))
-    signal = reference.var((0, 1, 3), correction=0)
+    several = reference.shape[3] > 1
+    signal = reference.var(3, correction=0).mean((0, 1)) if several else reference.var((0, 1, 3), correction=0)
     floor = SIGNAL_FLOOR * reference.square().mean((0, 1, 3))
     return torch.where(signal > floor, spd / signal, torch.nan)
 

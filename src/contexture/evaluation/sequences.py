@@ -117,7 +117,7 @@ def _ratio_values(
 
 
 def usual_sizes(task: Task) -> tuple[int, ...]:
-    """Sizes to score a task of tokens at: powers of two from the first scored position to the last, and the last itself.
+    """Sizes to score a task of tokens at: powers of two from the first scored position to the last, which ends them.
 
     The positions are those of 64 sequences.
     """

@@ -11,7 +11,7 @@ from contexture.reports.palette import LIGHT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOG_RATIO = 20
+LOG_RATIO = 8
 """Errors whose largest is more than this many times their smallest are drawn on a logarithmic axis."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contexture.evaluation.comparison import Comparison
+from contexture.evaluation.metrics import Metric
 from contexture.protocols import Measurement
 from contexture.reports.numbers import listed, number
 
@@ -58,8 +59,10 @@ def summary(comparison: Comparison) -> str:
         return "No learner has a score at any of these context sizes."
     if len(comparison.contestants) == 1:
         sentences = [_alone(comparison, comparison.contestants[0])]
+    elif len(runs) == 1:
+        sentences = [_only_leader(comparison, runs[0])]
     else:
-        sentences = [f"{_capital('; '.join(_clause(comparison, run) for run in runs))}."]
+        sentences = [_capital("; ".join(_clause(comparison, run, first=run is runs[0]) for run in runs)) + "."]
     sentences += _against_oracle(comparison, runs[-1])
     sentences += _against_chance(comparison, runs[-1])
     return " ".join(sentences)
@@ -69,37 +72,52 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _span(comparison: Comparison, sizes: Sequence[int]) -> str:
-    known = [names for names in comparison.tied if names]
-    if len(sizes) == 1:
-        return f"after {sizes[0]} {comparison.counted}"
-    return "at every size" if len(sizes) == len(known) else f"from {sizes[0]} to {sizes[-1]} {comparison.counted}"
-
-
-def _score(comparison: Comparison, name: str, size: int) -> str:
+def _score(comparison: Comparison, name: str, size: int) -> tuple[str, str]:
+    """The score as text, and its interval (empty where there is none)."""
     measurement = comparison.of(name)
     i = comparison.context.index(size)
-    text = number(measurement.value[i])
-    if math.isfinite(measurement.low[i]):
-        level = f"{100 * comparison.level:g} %"
-        text += f", {level} interval {number(measurement.low[i])} to {number(measurement.high[i])}"
-    return text
+    if not math.isfinite(measurement.low[i]):
+        return number(measurement.value[i]), ""
+    ends = f"{number(measurement.low[i])} to {number(measurement.high[i])}"
+    return number(measurement.value[i]), f"{100 * comparison.level:g} % interval {ends}"
 
 
-def _clause(comparison: Comparison, run: Lead) -> str:
-    metric = comparison.scoring
+def _best(metric: Metric) -> str:
     words = {"lower": "has the lowest", "higher": "has the highest", "level": "is nearest to the right"}
+    return f"{words[metric.direction]} {metric.label}"
+
+
+def _rivals(comparison: Comparison, run: Lead) -> str:
+    """Who is level with the leader at the run's last size."""
+    tied = comparison.tied[comparison.context.index(run.sizes[-1])]
+    return _named([name for name in tied if name != run.leader])
+
+
+def _only_leader(comparison: Comparison, run: Lead) -> str:
+    """The sentence where one learner leads at every size."""
+    last = f"after {run.sizes[-1]} {comparison.counted}"
+    score, interval = _score(comparison, run.leader, run.sizes[-1])
+    ends = f", {interval}" if interval else ""
+    span = "At every size" if len(run.sizes) > 1 else _capital(last)
+    when = f" {last}" if len(run.sizes) > 1 else ""
+    leads = f"{run.leader} {_best(comparison.scoring)}" if run.first else f"no learner measurably beats {run.leader}"
+    rivals = _rivals(comparison, run)
+    level = f"; {rivals} cannot be told apart from it{' there' if when else ''}" if rivals else ""
+    return f"{span} {leads} ({score}{when}{ends}){level}."
+
+
+def _clause(comparison: Comparison, run: Lead, *, first: bool) -> str:
+    """One leader of several: where, its score at the last of those sizes, and who is level with it there."""
     last = run.sizes[-1]
-    after = f" after {last}" if len(run.sizes) > 1 else ""
-    score = f"({_score(comparison, run.leader, last)}{after})"
-    level = [name for name in comparison.tied[comparison.context.index(last)] if name != run.leader]
-    rivals = f"{_named(level)} cannot be told apart from it{after}" if level else ""
-    span = _span(comparison, run.sizes)
-    if run.first:
-        leads = f"{span} {run.leader} {words[metric.direction]} {metric.label} {score}"
-        return f"{leads}, but {rivals}" if rivals else leads
-    leads = f"{span} no learner measurably beats {run.leader} {score}"
-    return f"{leads}, and {rivals}" if rivals else leads
+    if first:
+        span = f"up to {last} {comparison.counted}"
+    else:
+        span = f"from {run.sizes[0]} to {last}" if len(run.sizes) > 1 else f"after {last}"
+    leads = f"{run.leader} {_best(comparison.scoring)}" if run.first else f"no learner measurably beats {run.leader}"
+    score, _ = _score(comparison, run.leader, last)
+    when = f" after {last}" if len(run.sizes) > 1 else ""
+    rivals = _rivals(comparison, run)
+    return f"{span} {leads} ({score}{when}{f', level with {rivals}' if rivals else ''})"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -110,8 +128,9 @@ def _named(names: Sequence[str]) -> str:
 
 def _alone(comparison: Comparison, measurement: Measurement) -> str:
     known = [n for n, v in zip(comparison.context, measurement.value, strict=True) if math.isfinite(v)]
-    score = _score(comparison, measurement.name, known[-1])
-    return f"After {known[-1]} {comparison.counted} the {comparison.scoring.label} of {measurement.name} is {score}."
+    score, interval = _score(comparison, measurement.name, known[-1])
+    what = f"the {comparison.scoring.label} of {measurement.name} is {score}"
+    return f"After {known[-1]} {comparison.counted} {what}{f', {interval}' if interval else ''}."
 
 
 def _against_oracle(comparison: Comparison, run: Lead) -> list[str]:
