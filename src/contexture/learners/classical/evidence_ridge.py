@@ -2,8 +2,8 @@ r"""Ridge regression whose penalty has the highest evidence (type-II maximum lik
 
     w ~ N(0, scale/penalty I),  y_t = x_t . w + N(0, scale):   y ~ N(0, scale (X X' / penalty + I))
 
-The scale is integrated out (one earlier residual of size one as its prior), so only the penalty is chosen, anew for
-every prefix. MacKay (1992), Bayesian interpolation. Shapes: x [batch, time, features]; y [batch, time]; scores
+The scale is integrated out, so that only the penalty is chosen, anew for every prefix.
+MacKay (1992), Bayesian interpolation. Shapes: x [batch, time, features]; y [batch, time]; scores
 [penalties, batch, prefixes].
 """
 
@@ -15,7 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contexture.learners.classical.penalties import PENALTIES, checked, shrunken_weights
-from contexture.learners.classical.prefix_gaussian import PrefixGaussian, chosen, first_best, prefix_scale
+from contexture.learners.classical.prefix_gaussian import (
+    PrefixGaussian,
+    chosen,
+    first_best,
+    log_evidence,
+    prefix_scale,
+    scale,
+)
 from contexture.learners.inputs import blocks, numeric, regression
 from contexture.protocols import LearnerCard, Pairs, Prediction
 
@@ -57,16 +64,16 @@ class EvidenceRidge:
         along = torch.einsum("btr,bt->br", left, y)
         grid = x.new_tensor(self.penalties)[:, None, None]
         learned = values.square() / (values.square() + grid)
-        misfit = 1 + y.square().sum(-1) - (along.square() * learned).sum(-1)
+        squares = (y.square().sum(-1) - (along.square() * learned).sum(-1)).clamp_min(0)
         stretch = (values.square() / grid).log1p().sum(-1)
-        index = first_best(-0.5 * ((context.time + 1) * misfit.log() + stretch))
-        penalty, scale = grid[:, 0, 0][index], chosen(misfit, index) / (context.time + 1)
+        index = first_best(log_evidence(squares, stretch, context.time))
+        penalty, noise = grid[:, 0, 0][index], scale(chosen(squares, index), context.time)
         weights = shrunken_weights(along, values, right, penalty)
         share = values.square() / (values.square() + penalty[:, None])
         known = torch.einsum("bqd,brd->bqr", queries, right).square() @ share[..., None]
         unknown = (queries.square().sum(-1) - known[..., 0]) / penalty[:, None]
         mean = torch.einsum("bqd,bd->bq", queries, weights)
-        return Prediction(mean=mean, variance=scale[:, None] * (1 + unknown.clamp_min(0)))
+        return Prediction(mean=mean, variance=noise[:, None] * (1 + unknown.clamp_min(0)))
 
     def prequential(self, episodes: Pairs) -> Prediction:
         """Mean and variance at every t from the examples before it, the penalty chosen from these too."""
@@ -78,6 +85,6 @@ class EvidenceRidge:
             gaussian = PrefixGaussian.of(products + torch.eye(x.shape[1]).to(x), y[block])
             index = first_best(gaussian.log_evidence[..., :-1])
             mean[block] = chosen(gaussian.mean, index)
-            scale = prefix_scale(gaussian.innovations)[..., :-1]
-            variance[block] = chosen(scale * gaussian.spread, index)
+            noise = prefix_scale(gaussian.innovations)[..., :-1]
+            variance[block] = chosen(noise * gaussian.spread, index)
         return Prediction(mean=mean, variance=variance)

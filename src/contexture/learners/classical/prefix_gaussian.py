@@ -2,10 +2,10 @@ r"""Gaussian prediction of every prefix from one Cholesky factor: the factor of 
 
     K = L L',  e = L^-1 y:   y_t | y_1 .. y_{t-1}  ~  N(sum_{s<t} L_ts e_s,  scale L_tt^2)
 
-K is the covariance of y (noise on the diagonal) up to its scale, which has the prior of one earlier residual of size
-one; integrating it out leaves the log evidence of n examples, up to a constant of n,
+K is the covariance of y (noise on the diagonal) up to its scale, whose prior is an inverse gamma worth a hundredth of a
+residual of size one (c = 0.01); integrating it out leaves the log evidence of n examples, up to a constant of n,
 
-    -(n + 1)/2 log(1 + sum_{s<=n} e_s^2) - sum_{s<=n} log L_ss
+    -(n + c)/2 log(c + sum_{s<=n} e_s^2) - sum_{s<=n} log L_ss
 
 Left-out residuals of example i within the first n are a_i / c_i with a = K_n^-1 y, c = diag K_n^-1, and both are sums
 over rows of L^-1, so that running sums give them for every prefix. Rasmussen and Williams (2006), sections 2.2, 5.4.
@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+PRIOR = 0.01
+"""c: how many residuals of size one the prior of the scale is worth."""
 CLOSE = 1e-9
 """Scores this close, relative to the best, count as equal to it."""
 
@@ -57,8 +59,8 @@ class PrefixGaussian:
     def log_evidence(self) -> Float[Tensor, "*many prefixes"]:
         """The log evidence of every prefix, up to a constant of its length."""
         squares = _running(self.innovations.square())
-        counts = torch.arange(1, squares.shape[-1] + 1, dtype=squares.dtype, device=squares.device)
-        evidence = -0.5 * (counts * (1 + squares).log() + _running(self.spread.log()))
+        counts = torch.arange(squares.shape[-1], dtype=squares.dtype, device=squares.device)
+        evidence = log_evidence(squares, _running(self.spread.log()), counts)
         return evidence.masked_fill(~self._prefixes, -torch.inf)
 
     @property
@@ -78,10 +80,24 @@ class PrefixGaussian:
         return torch.nn.functional.pad(self.sound, (1, 0), value=True)
 
 
+def log_evidence(squares: Tensor, log_determinant: Tensor, counts: Tensor | int) -> Tensor:
+    """The log evidence of `counts` examples from y' K^-1 y and log|K|, up to a constant of their number."""
+    return -0.5 * ((counts + PRIOR) * (PRIOR + squares).log() + log_determinant)
+
+
+def scale(squares: Tensor, counts: Tensor | int) -> Tensor:
+    """The scale of the covariance after `counts` examples with y' K^-1 y = squares.
+
+    The predictive distribution is Student's t with as many degrees of freedom as examples, and this its variance's
+    share; below three examples it has none, and the mean square with one residual of size one stands in.
+    """
+    counts = torch.as_tensor(counts)
+    return torch.where(counts > 2, (PRIOR + squares) / (counts - 2).clamp_min(1), (1 + squares) / (1 + counts))
+
+
 def prefix_scale(innovations: Float[Tensor, "*many time"]) -> Float[Tensor, "*many prefixes"]:
-    """The scale of the covariance after every prefix: the mean square of 1 and the innovations so far."""
-    squares = _running(innovations.square())
-    return (1 + squares) / torch.arange(1, squares.shape[-1] + 1, dtype=squares.dtype, device=squares.device)
+    """The scale of the covariance after every prefix."""
+    return scale(_running(innovations.square()), torch.arange(innovations.shape[-1] + 1, device=innovations.device))
 
 
 def first_best(scores: Float[Tensor, "grid *many"]) -> Int[Tensor, "*many"]:
