@@ -12,6 +12,7 @@ from contexture.evaluation import compare as comparing
 from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw
+from contexture.evaluation.sequences import usual_sizes
 from contexture.learners.saved import load_named
 from contexture.protocols import Learner, Prediction, Task
 from contexture.selection import AnyLearner, Reading, choose_learners, choose_task
@@ -72,6 +73,8 @@ def default_sizes(task: Task) -> tuple[int, ...]:
     """The context sizes to score at unless asked: every one that a synthetic episode holds, a ladder for a table."""
     if isinstance(task, TableTask):
         return TABLE_SIZES
+    if task.card.episodes == "tokens":
+        return usual_sizes(task)
     return tuple(range(draw(task, episodes=1, seeds=(0,)).most + 1))
 
 

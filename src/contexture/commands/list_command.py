@@ -3,9 +3,12 @@
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contexture.commands.console import console
+
+if TYPE_CHECKING:
+    from contexture.evaluation.metrics import Metric
 
 HEADINGS = {
     "learners": ("name", "kind", "targets", "year", "summary", "paper"),
@@ -20,8 +23,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
         from contexture.evaluation.metrics import METRICS
 
         return [
-            {"name": name, "better": "lower" if metric.lower_is_better else "higher", "summary": metric.summary}
-            for name, metric in METRICS.items()
+            {"name": name, "better": _better(metric), "summary": metric.summary} for name, metric in METRICS.items()
         ]
     from contexture.discovery import registered
 
@@ -44,6 +46,10 @@ def _rows(what: str) -> list[dict[str, Any]]:
             for name, summary in BUNDLED.items()
         ]
     return sorted(rows, key=lambda row: (row["year"] or 0, row["name"])) if what == "mixers" else rows
+
+
+def _better(metric: "Metric") -> str:
+    return f"at {metric.level}" if metric.direction == "level" else metric.direction
 
 
 def _text(value: Any) -> str:
