@@ -1,12 +1,13 @@
 """Does the shipped transformer regress as well as Bayesian ridge regression, and do its controls fail to?
 
     python benchmarks/linear_regression_controls.py --runs runs/controls
-    python benchmarks/linear_regression_controls.py --runs runs/controls --skip-training     # untrained control alone
+    python benchmarks/linear_regression_controls.py --runs runs/controls --as-they-stand     # from their checkpoints
 
 Excess error at n = mean over fresh prompts of (prediction after n examples - w.x)^2, against the target without noise.
 A learner holds if its excess error is at most 1.3 times that of Bayesian ridge regression, which knows prior and noise,
 at every n from 4 to 24. Controls: random weights, and the same run on permuted targets or on four known functions.
-Runs in --runs are resumed. Writes results/linear_regression_transformer.json.
+Runs in --runs are resumed; with --as-they-stand they are scored at the step they have reached, which the result states.
+Writes results/linear_regression_transformer.json.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from contexture.errors import InputError
 from contexture.evaluation.intervals import paired_ratio, wilson
 from contexture.learners.classical.ols import OLS
 from contexture.learners.in_context import InContext
@@ -26,12 +28,12 @@ from contexture.learners.saved import load_shipped
 from contexture.models.pairs import PairsModel
 from contexture.protocols import Learner, Pairs
 from contexture.randomness import generator
+from contexture.store.checkpoint import CheckpointStore
 from contexture.store.environment import environment
-from contexture.store.record import read_record
 from contexture.store.results import write_result
 from contexture.tasks.linear_regression import LinearRegression
 from contexture.training.config import TaskChoice, TrainingConfig
-from contexture.training.loop import RECORD, train
+from contexture.training.loop import train
 from contexture.training.progress import display
 from contexture.training.recipes import linear_regression
 
@@ -48,21 +50,33 @@ CONTROL_TASKS = {
 }
 
 
-def controls(runs: Path, config: TrainingConfig, *, skip_training: bool) -> dict[str, Learner]:
-    """The untrained model, and one trained by the same recipe on each control's task."""
-    untrained = config.build_model(generator=generator(config.seed, "model"))
-    models = {"untrained": untrained}
-    for name, task in CONTROL_TASKS.items() if not skip_training else ():
-        folder = runs / name
-        print(f"control {name}: {config.steps} steps in {folder}", file=sys.stderr)
-        models[name] = train(
-            replace(config, task=task), run_dir=folder, resume=folder.is_dir(), progress=display(sys.stderr)
-        )
-    found: dict[str, Learner] = {}
-    for name, model in models.items():
-        assert isinstance(model, PairsModel)
-        found[name] = InContext(model.eval(), name=name)
-    return found
+def controls(runs: Path, config: TrainingConfig, *, as_they_stand: bool) -> dict[str, tuple[int, Learner]]:
+    """The untrained model, and one trained by the same recipe on each control's task, with the steps it has taken."""
+    found = {"untrained": (0, config.build_model(generator=generator(config.seed, "model")))}
+    for name, task in CONTROL_TASKS.items():
+        folder, control = runs / name, replace(config, task=task)
+        if as_they_stand:
+            found[name] = _standing(folder, control)
+        else:
+            print(f"control {name}: {config.steps} steps in {folder}", file=sys.stderr)
+            model = train(control, run_dir=folder, resume=folder.is_dir(), progress=display(sys.stderr))
+            found[name] = (config.steps, model)
+    return {name: (steps, _learner(model, name)) for name, (steps, model) in found.items()}
+
+
+def _standing(folder: Path, config: TrainingConfig) -> tuple[int, nn.Module]:
+    """The steps a run has taken and the model of its last checkpoint; InputError for another run's folder."""
+    checkpoint = CheckpointStore(folder).latest()
+    if checkpoint is None or checkpoint.state["configurations"] != [config.to_json()]:
+        raise InputError(f"{folder} holds no checkpoint of this control: train it without --as-they-stand")
+    model = config.build_model(generator=generator(config.seed, "model"))
+    model.load_state_dict(checkpoint.expect("model", model.state_dict()))
+    return checkpoint.step, model
+
+
+def _learner(model: nn.Module, name: str) -> Learner:
+    assert isinstance(model, PairsModel)
+    return InContext(model.eval(), name=name)
 
 
 def errors(learner: Learner, episodes: Pairs, *, batch: int = 1024) -> Tensor:
@@ -120,18 +134,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="where the controls are trained, or stand trained")
     parser.add_argument("--prompts", type=int, default=8192)
     parser.add_argument("--seed", type=int, default=1, help="of the fresh prompts")
-    parser.add_argument("--skip-training", action="store_true", help="leave the trained controls out")
+    parser.add_argument("--as-they-stand", action="store_true", help="score the controls' last checkpoints")
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     config, task = linear_regression(), LinearRegression(num_features=8, num_points=25, noise=0.5)
     episodes = task.sample(options.prompts, generator=generator(options.seed, "fresh prompts"))
+    trained = controls(options.runs, config, as_they_stand=options.as_they_stand)
     contestants: dict[str, Learner] = {
         "bayes-ridge": task.oracle(),
         "ols": OLS(),
         "transformer": load_shipped("linear-regression"),
-        **controls(options.runs, config, skip_training=options.skip_training),
+        **{name: learner for name, (_, learner) in trained.items()},
     }
     found = {name: errors(learner, episodes) for name, learner in contestants.items()}
     learners = measure(found, seed=options.seed)
@@ -141,7 +156,6 @@ def main() -> None:
         medians = ", ".join(f"{name} {value:.3f}" for name, value in row["median"].items())
         share = row["worse than transformer"]["share"]
         print(f"n {row['n']}: median errors {medians}; least squares worse than the transformer on {share:.1%}")
-    trained = {name: options.runs / name / RECORD for name in CONTROL_TASKS if not options.skip_training}
     document = {
         "task": {"name": task.card.name, "num_features": 8, "num_points": 25, "noise": 0.5},
         "question": f"excess error at most {BOUND} times that of Bayesian ridge regression at n from 4 to 24",
@@ -150,18 +164,16 @@ def main() -> None:
         "interval": "95 % percentile bootstrap over prompts, paired",
         "learners": learners,
         "least squares around n = d": around,
-        "controls": {
-            name: {"steps": config.steps, "batch": config.batch, **_time(read_record(path))}
-            for name, path in trained.items()
+        "training": {
+            "transformer": {"steps": config.steps, "of": config.steps, "batch": config.batch},
+            **{
+                name: {"steps": steps, "of": config.steps, "batch": config.batch}
+                for name, (steps, _) in trained.items()
+            },
         },
         "environment": environment(),
     }
     write_result(options.output, document)
-
-
-def _time(lines: list[dict[str, Any]]) -> dict[str, float]:
-    last = [line for line in lines if line["event"] == "finished"][-1]
-    return {name: last[name] for name in ("wall_seconds", "processor_seconds")}
 
 
 if __name__ == "__main__":
