@@ -81,7 +81,7 @@ def choose_learners(task: Task, names: Iterable[str] | None = None) -> dict[str,
     """
     own = _own(task)
     if names is None:
-        return own
+        return own | ({TRANSFORMER: _transformer(task)} if shipped_name(task) in shipped() else {})
     chosen: dict[str, AnyLearner] = {}
     for name in names:
         if name in chosen:
@@ -96,9 +96,14 @@ def _own(task: Task) -> dict[str, AnyLearner]:
     oracle = task.oracle()
     if oracle is not None:
         own.setdefault(oracle.card.name, oracle)
-    if shipped_name(task) in shipped():
-        own[TRANSFORMER] = load_shipped(shipped_name(task))
     return own
+
+
+def _transformer(task: Task) -> Learner:
+    """The learner that ships for a task."""
+    if shipped_name(task) not in shipped():
+        raise InputError(f"no trained transformer ships for {task.card.name!r}: there are {', '.join(shipped())}")
+    return load_shipped(shipped_name(task))
 
 
 def shipped_name(task: Task) -> str:
@@ -108,7 +113,7 @@ def shipped_name(task: Task) -> str:
 
 def _named(task: Task, name: str) -> AnyLearner:
     if name == TRANSFORMER:
-        raise InputError(f"no trained transformer ships for {task.card.name!r}: there are {', '.join(shipped())}")
+        return _transformer(task)
     if Path(name).is_dir():
         return load_learner(name)
     known = registered("learners")
