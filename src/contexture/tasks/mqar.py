@@ -28,14 +28,14 @@ from contexture.tasks.draws import above_zero, at_least, integers
 class MQAR:
     """Recall the value of a key that was shown once; the oracle looks it up.
 
-    A drawn sequence, 2 pairs: key 6 is followed by 12, key 1 by 8, and both keys come again as queries.
+    A drawn sequence, 2 pairs: key 6 is followed by 9, key 4 by 11, and both keys come again as queries.
 
     >>> task = MQAR(vocabulary=16, length=10, num_pairs=2, random_filler=False)
     >>> drawn = task.sample(1, generator=torch.Generator().manual_seed(3))
     >>> drawn.ids[0].tolist()
-    [5, 12, 3, 8, 3, 0, 5, 0, 0, 0]
+    [6, 9, 4, 11, 6, 0, 0, 0, 4, 0]
     >>> drawn.targets[0].tolist()
-    [0, 0, 0, 0, 8, 0, 12, 0, 0, 0]
+    [0, 0, 0, 0, 9, 0, 0, 0, 11, 0]
     """
 
     card: ClassVar[TaskCard] = TaskCard(

@@ -37,8 +37,8 @@ class Squares:
 class FourierFeatures:
     """phi(x) = (1, cos(n pi x / half_period), sin(n pi x / half_period)) for n = 1..num_frequencies, of x's columns.
 
-    >>> FourierFeatures(num_frequencies=2, half_period=1.0)(torch.tensor([[0.5]])).round(decimals=3).tolist()
-    [[1.0, 0.0, -1.0, 1.0, -0.0]]
+    >>> FourierFeatures(num_frequencies=1, half_period=1.0)(torch.tensor([[0.25]]))
+    tensor([[1.0000, 0.7071, 0.7071]])
     """
 
     num_frequencies: int
