@@ -6,6 +6,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Test processes run side by side, one to a core: more threads in each only make them wait for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def contexture_data() -> Path:
