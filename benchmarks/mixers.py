@@ -2,8 +2,10 @@
 
     python benchmarks/mixers.py                     # writes results/benchmarks/mixers.json
 
-Batch 2, 4 heads of 64 at lengths 512, 2,048 and 8,192, on one thread. Both sides get the same inputs in the same dtype;
-the median of several calls counts, in milliseconds of processor time, which a busy machine disturbs least.
+Batch 2, 4 heads of 64 at lengths 512, 2,048 and 8,192, on one thread, and the shapes at which small in-context models
+train: batch 64 at lengths 50 and 82. The table of paths in contexture.ops.dispatch was read off here. Both sides get
+the same inputs in the same dtype; the median of several calls counts, in milliseconds of processor time, which a busy
+machine disturbs least.
 
 The plain forms: `products` is softmax over an explicit table of scores; `sliced` cuts chunks out of the sequence in a
 Python loop, where the gradient of every slice is a full-length tensor; `substituted` inverts each chunk's triangle row
@@ -30,8 +32,8 @@ from contexture.store.environment import environment
 from contexture.store.results import write_result
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "mixers.json"
-BATCH, HEADS, DIM = 2, 4, 64
-LENGTHS = (512, 2048, 8192)
+SHAPES = ((64, 50, 4, 16), (64, 82, 8, 32), (2, 512, 4, 64), (2, 2048, 4, 64), (2, 8192, 4, 64))
+"""Batch, length, heads and the size of a head."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHUNK = 64
 
@@ -53,7 +55,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def sliced_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Linear attention, chunk after chunk."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    state, outputs = torch.zeros(BATCH, HEADS, DIM, DIM, dtype=q.dtype), []
+    state, outputs = torch.zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=q.dtype), []
     for start in range(0, q.shape[2], CHUNK):
         one, two, three = (x[:, :, start : start + CHUNK] for x in (q, k, v))
         outputs.append(one @ state + (one @ two.mT).tril() @ three)
@@ -63,22 +65,24 @@ def sliced_linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def substituted_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     """The delta rule in chunks, with forward substitution row by row and slices in the loop over chunks."""
-    dtype = v.dtype
-    q, k, v = (x.float().transpose(1, 2) for x in (q, k, v))
-    rate = beta.float().mT.unsqueeze(-1)
+    dtype, length = v.dtype, v.shape[1]
+    state = torch.zeros(len(q), q.shape[2], q.shape[-1], v.shape[-1])
+    rest = -length % CHUNK
+    q, k, v = (F.pad(x.float().transpose(1, 2), (0, 0, 0, rest)) for x in (q, k, v))
+    rate = F.pad(beta.float().mT, (0, rest)).unsqueeze(-1)
     queries, keys, values, rate = (torch.unflatten(x, 2, (-1, CHUNK)) for x in (q, k, v, rate))
     inverse = -((keys * rate) @ keys.mT).tril(-1)
     for row in range(1, CHUNK):
         inverse[..., row, :row] += (inverse[..., row, :, None].clone() * inverse[..., :, :row].clone()).sum(-2)
     inverse = inverse + torch.eye(CHUNK)
     news, erasers = inverse @ (values * rate), inverse @ (keys * rate)
-    state, outputs = torch.zeros(BATCH, HEADS, DIM, DIM), []
+    outputs = []
     for n in range(queries.shape[2]):
         one, two = queries[:, :, n], keys[:, :, n]
         delta = news[:, :, n] - erasers[:, :, n] @ state
         outputs.append(one @ state + (one @ two.mT).tril() @ delta)
         state = state + two.mT @ delta
-    return torch.cat(outputs, 2).transpose(1, 2).to(dtype)
+    return torch.cat(outputs, 2)[:, :, :length].transpose(1, 2).to(dtype)
 
 
 FORMS: dict[str, dict[str, tuple[Callable[..., Tensor], int]]] = {
@@ -99,13 +103,13 @@ FORMS: dict[str, dict[str, tuple[Callable[..., Tensor], int]]] = {
 """Every form of every op, and the greatest length at which it is measured."""
 
 
-def inputs(op: str, length: int, dtype: torch.dtype) -> list[Tensor]:
+def inputs(op: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     """Random queries, keys of length one and values; rates for the delta rule."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(BATCH, length, HEADS, DIM, generator=generator) for _ in range(3))
+    q, k, v = (torch.randn(shape, generator=generator) for _ in range(3))
     drawn = [q, F.normalize(k, dim=-1), v]
     if op == "delta-rule":
-        drawn.append(torch.rand(BATCH, length, HEADS, generator=generator))
+        drawn.append(torch.rand(shape[:3], generator=generator))
     return [x.to(dtype) for x in drawn]
 
 
@@ -132,7 +136,7 @@ def measure(form: Callable[..., Tensor], drawn: list[Tensor], *, repeats: int) -
 
 def agreement(op: str, name: str) -> float:
     """The relative error of a plain form against the op's reference at a short length, in fp64."""
-    drawn = inputs(op, 2 * CHUNK, torch.float64)
+    drawn = inputs(op, (2, 2 * CHUNK, 2, 16), torch.float64)
     with ops.use("reference"), torch.no_grad():
         expected = FORMS[op]["contexture"][0](*drawn)
     with torch.no_grad():
@@ -143,7 +147,7 @@ def agreement(op: str, name: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Measure everything, print a line each, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
+    parser.add_argument("--longest", type=int, default=8192, help="leave out longer sequences")
     parser.add_argument("--output", type=Path, default=RESULT)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -151,17 +155,18 @@ def main(arguments: list[str] | None = None) -> int:
     for op, forms in FORMS.items():
         for name in forms:
             assert name == "contexture" or agreement(op, name) < 1e-5, f"{name} is not {op}"
-        for length in chosen.lengths:
+        for shape in SHAPES:
             for dtype_name, dtype in DTYPES.items():
-                drawn = inputs(op, length, dtype)
+                drawn = inputs(op, shape, dtype)
                 for name, (form, longest) in forms.items():
-                    if length > longest:
+                    if shape[1] > min(longest, chosen.longest):
                         continue
-                    measured = measure(form, drawn, repeats=max(3, 8192 // length))
-                    rows.append({"op": op, "form": name, "length": length, "dtype": dtype_name, **measured})
+                    measured = measure(form, drawn, repeats=max(3, min(15, 8192 // shape[1])))
+                    rows.append({"op": op, "form": name, "shape": list(shape), "dtype": dtype_name, **measured})
                     print(*rows[-1].values(), sep="\t", file=sys.stderr, flush=True)
-    sizes = {"batch": BATCH, "heads": HEADS, "dim": DIM, "threads": 1, "unit": "milliseconds of processor time"}
-    write_result(chosen.output, {"benchmark": "mixers", **sizes, "environment": environment(), "rows": rows})
+    said = {"unit": "milliseconds of processor time", "shape": ["batch", "length", "heads", "dim"]}
+    write_result(chosen.output, {"benchmark": "mixers", **said, "environment": environment(), "rows": rows})
+    print(f"written to {chosen.output}", file=sys.stderr)
     return 0
 
 

@@ -18,6 +18,16 @@ from contexture.ops.segments import padding
 from contexture.ops.segments import runs as runs_of
 
 
+def chunk_size(time: int, largest: int) -> int:
+    """The size that cuts time into the fewest chunks of at most `largest`, as evenly as can be.
+
+    >>> [chunk_size(time, 64) for time in (1, 50, 64, 65, 130)]
+    [1, 50, 64, 33, 44]
+    """
+    chunks = -(-time // largest)
+    return -(-time // chunks)
+
+
 def split(x: Float[Tensor, "batch time heads dim"], size: int) -> Float[Tensor, "batch heads chunks size dim"]:
     """Cut time into chunks, the last one filled up with zeros."""
     x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))

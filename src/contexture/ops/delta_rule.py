@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, join, masks, silence, split, wide
+from contexture.ops.chunks import add_product, chunk_size, join, masks, silence, split, wide
 from contexture.ops.segments import runs
 
 CHUNK = 64
@@ -40,15 +40,19 @@ def delta_rule_reference(
 def delta_rule_chunked(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A triangular solve inside chunks, two products per chunk between them."""
+    """A triangular solve inside chunks, two products per chunk between them.
+
+    The solve reads nothing on or above the diagonal, so `overlaps` is A there and anything elsewhere.
+    """
     time, dtype, held = q.shape[1], v.dtype, initial_state.dtype
-    queries, keys, values = split(q, CHUNK), split(silence(k, segments), CHUNK), split(v, CHUNK)
-    rate = split(beta.unsqueeze(-1), CHUNK).to(held)
+    size = chunk_size(time, CHUNK)
+    queries, keys, values = split(q, size), split(silence(k, segments), size), split(v, size)
+    rate = split(beta.unsqueeze(-1), size).to(held)
     scores = (queries @ keys.mT).tril_()
-    overlaps = (keys @ keys.mT).to(held).tril(-1) * rate
+    overlaps = (keys @ keys.mT).to(held) * rate
     erased, written, kept = keys, keys, None
     if segments is not None:
-        mask = masks(segments, CHUNK, dtype)
+        mask = masks(segments, size, dtype)
         scores, overlaps = scores * mask.within, overlaps * mask.within.to(held)
         queries, erased, written = queries * mask.reads, keys * mask.reads, keys * mask.writes
         kept = mask.keeps.to(held).unbind(2)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, join, masks, silence, split, wide
+from contexture.ops.chunks import add_product, chunk_size, join, masks, silence, split, wide
 from contexture.ops.segments import runs
 
 CHUNK = 64
@@ -39,11 +39,12 @@ def linear_attention_chunked(
 ) -> tuple[Tensor, Tensor]:
     """Products inside chunks, a running sum of [dim, out] states between them."""
     time, dtype = q.shape[1], v.dtype
-    queries, keys, values = split(q, CHUNK), split(silence(k, segments), CHUNK), split(v, CHUNK)
+    size = chunk_size(time, CHUNK)
+    queries, keys, values = split(q, size), split(silence(k, segments), size), split(v, size)
     scores = (queries @ keys.mT).tril_()
     written, kept = keys, None
     if segments is not None:
-        mask = masks(segments, CHUNK, dtype)
+        mask = masks(segments, size, dtype)
         scores, written = scores * mask.within, keys * mask.writes
         queries, kept = queries * mask.reads, mask.keeps.to(initial_state.dtype).unbind(2)
     state, states = initial_state, []
