@@ -5,7 +5,7 @@ categories and missing cells as such. Shapes: x [batch, time, features]; y [batc
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from contexture.learners.classical.refitted import RefittedLearner
 from contexture.protocols import LearnerCard, Schema
@@ -39,7 +39,7 @@ class Boosting(RefittedLearner):
     seed: int = 0
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "Boosting":
         """A few trees, for the laws."""
         return cls(num_trees=5)
 

@@ -10,7 +10,7 @@ Shapes: x [batch, time, features]; y [batch, time]; weights [batch, prefixes, fe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -67,7 +67,7 @@ class GradientDescent(LinearLearner):
         rates = largest_curvature_rate(x)[:, None] if self.rate is None else x.new_full((1, 1), self.rate)
         return descend(x, y, shown=shown, rates=rates, steps=self.steps)[:, 0]
 
-    def tuned(self, episodes: Pairs, *, rates: Sequence[float]) -> Self:
+    def tuned(self, episodes: Pairs, *, rates: Sequence[float]) -> "GradientDescent":
         """A copy whose rate has the smallest squared error on the last example of the given episodes."""
         x, y = episodes.x.to(torch.float64), episodes.y.to(torch.float64)
         errors = []

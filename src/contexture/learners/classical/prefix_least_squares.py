@@ -27,62 +27,67 @@ VANISHING = 1e-150
 class RotatedTriangle:
     """The triangle L and right-hand side z with |L w - z|^2 = sum of squared residuals + constant, updated in place.
 
-    Row j holds z_j, L_j0, .., L_jj at [j, 0 .. j + 1]. Two copies take turns, because a rotation reads the old row
-    after writing the new one.
+    Row j holds z_j, L_j0, .., L_jj at [j, 0 .. j + 1] with L_jj > 0, a further row the same. The rotation that makes
+    the further row's entry v under a pivot p vanish is three shears, which need no memory of their own:
+
+        upper += t lower,  lower -= s upper,  upper += t lower;    s = v / |(p, v)|,  t = v / (|(p, v)| + p)
+
+    Views are cut once, as cutting costs as much as computing.
     """
 
     def __init__(self, diagonal: Float[Tensor, "size batch"]) -> None:
         size, batch = diagonal.shape
-        self._copies = [diagonal.new_zeros(size, size + 1, batch) for _ in range(2)]
-        self._rows = [[copy[j, : j + 2] for j in range(size)] for copy in self._copies]
-        self._current = 0
-        self.diagonal.copy_(diagonal.T)
-
-    @property
-    def diagonal(self) -> Float[Tensor, "batch size"]:
-        """A view of L_jj."""
-        return self._copies[self._current].diagonal(offset=1)
+        self._rows, self._lower = diagonal.new_zeros(size, size + 1, batch), diagonal.new_zeros(size + 1, batch)
+        self._left = diagonal.new_zeros(size, batch)
+        self._rows.diagonal(offset=1).copy_(diagonal.T)
+        self._cuts = [_Cut(self._rows, self._lower, self._left, j) for j in range(size)]
 
     def place(self, triangle: Float[Tensor, "size size batch"], target: Float[Tensor, "size batch"]) -> None:
         """Start from a known lower triangle and right-hand side."""
-        current = self._copies[self._current]
-        current[:, 0] = target
-        current[:, 1:] = triangle
+        signs = triangle.diagonal().T.sign()
+        torch.mul(target, signs, out=self._rows[:, 0])
+        torch.mul(triangle, signs[:, None], out=self._rows[:, 1:])
 
     def scale(self, factor: float) -> None:
         """Multiply all equations by a factor."""
-        self._copies[self._current].mul_(factor)
+        self._rows.mul_(factor)
 
     def add(self, row: Float[Tensor, "size batch"], target: Float[Tensor, " batch"]) -> None:
         """Rotate one more equation row . w = target into the triangle, in every episode."""
-        rest = torch.cat([target[None], row])
-        old_rows, new_rows = self._rows[self._current], self._rows[1 - self._current]
-        for j in range(row.shape[0] - 1, -1, -1):
-            old, new, value = old_rows[j], new_rows[j], rest[j + 1]
-            norm = torch.hypot(old[j + 1], value)
-            cosine = old[j + 1] / norm
-            sine = value / norm
-            torch.mul(old, cosine, out=new).addcmul_(rest[: j + 2], sine)
-            rest[: j + 1].mul_(cosine).addcmul_(old[: j + 1], sine, value=-1)
-        self._current = 1 - self._current
+        self._lower[0], self._lower[1:] = target, row
+        for cut in reversed(self._cuts):
+            norm = torch.hypot(cut.pivot, cut.value)
+            sine, shear = cut.value / norm, cut.value / (norm + cut.pivot)
+            cut.upper.addcmul_(cut.lower, shear)
+            cut.lower.addcmul_(cut.upper, sine, value=-1)
+            cut.upper.addcmul_(cut.lower, shear)
 
-    def solution(self) -> Float[Tensor, "size batch"]:
-        """The solution of L a = z, by substitution."""
-        current = self._copies[self._current]
-        left = current[:, 0].clone()
-        for j in range(left.shape[0]):
-            left[j] /= current[j, j + 1]
-            left[j + 1 :].addcmul_(current[j + 1 :, j + 1], left[j], value=-1)
-        return left
+    def solution(self, out: Float[Tensor, "size batch"]) -> None:
+        """Write the solution of L a = z, by substitution."""
+        self._left.copy_(self._rows[:, 0])
+        for cut in self._cuts:
+            cut.here.div_(cut.pivot)
+            cut.after.addcmul_(cut.column, cut.here, value=-1)
+        out.copy_(self._left)
 
     def leverage(self, query: Float[Tensor, "size batch"]) -> Float[Tensor, " batch"]:
         """q' (L'L)^-1 q = |L'^-1 q|^2: the variance of the prediction at q in units of the noise variance."""
-        current = self._copies[self._current]
-        left = query.clone()
-        for j in range(left.shape[0] - 1, -1, -1):
-            left[j] /= current[j, j + 1]
-            left[:j].addcmul_(current[j, 1 : j + 1], left[j], value=-1)
-        return left.square_().sum(0)
+        self._left.copy_(query)
+        for cut in reversed(self._cuts):
+            cut.here.div_(cut.pivot)
+            cut.before.addcmul_(cut.upper[1:-1], cut.here, value=-1)
+        return self._left.square().sum(0)
+
+
+class _Cut:
+    """Views of what the step at row j of a triangle reads and writes."""
+
+    __slots__ = ("after", "before", "column", "here", "lower", "pivot", "upper", "value")
+
+    def __init__(self, rows: Tensor, lower: Tensor, left: Tensor, j: int) -> None:
+        self.pivot, self.value = rows[j, j + 1], lower[j + 1]
+        self.upper, self.lower = rows[j, : j + 2], lower[: j + 2]
+        self.column, self.here, self.before, self.after = rows[j + 1 :, j + 1], left[j], left[:j], left[j + 1 :]
 
 
 def growing_basis(
@@ -133,16 +138,17 @@ def prefix_least_squares(
             [0.9000, 1.2000],
             [1.1667, 1.0000]], dtype=torch.float64)
     """
-    weights = x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
     if x.numel() == 0:
-        return weights
-    basis, coordinates, regular = _leading_basis(x)
+        return x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
+    basis, triangle, regular = _leading_basis(x)
     if bool(regular.all()):
-        return _from_leading_rows(basis, coordinates, y)
-    weights[regular] = _from_leading_rows(basis[regular], coordinates[regular], y[regular])
+        return _from_leading_rows(x, y, basis, triangle)
+    weights = x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
+    weights[regular] = _from_leading_rows(x[regular], y[regular], basis[regular], triangle[regular])
     basis, coordinates = growing_basis(x[~regular])
-    triangle = RotatedTriangle(x.new_full((basis.shape[1], basis.shape[0]), VANISHING))
-    weights[~regular, 1:] = _rotate(triangle, coordinates, y[~regular]) @ basis
+    rotated = RotatedTriangle(x.new_full((basis.shape[1], basis.shape[0]), VANISHING))
+    solutions = _rotate(rotated, batch_last(coordinates), y[~regular].T)
+    weights[~regular, 1:] = batch_first(solutions) @ basis
     return weights
 
 
@@ -159,8 +165,8 @@ def prefix_ridge(
     With `forgetting` below one, all earlier terms (the penalty too) are multiplied by it at every example.
     With `queries`, also x' (X'X + penalty I)^-1 x of the query at t after the examples before t; else zeros.
     """
-    columns, targets = x.permute(1, 2, 0).contiguous(), y.T.contiguous()
-    asked = None if queries is None else queries.permute(1, 2, 0).contiguous()
+    columns, targets = batch_last(x), y.T.contiguous()
+    asked = None if queries is None else batch_last(queries)
     time, features, batch = columns.shape
     triangle = RotatedTriangle(x.new_full((features, batch), math.sqrt(penalty)))
     weights = x.new_zeros(time + 1, features, batch)
@@ -171,43 +177,50 @@ def prefix_ridge(
         if forgetting < 1:
             triangle.scale(math.sqrt(forgetting))
         triangle.add(columns[t], targets[t])
-        weights[t + 1] = triangle.solution()
-    return weights.permute(2, 0, 1), leverage.T
+        triangle.solution(weights[t + 1])
+    return batch_first(weights), leverage.T
 
 
 def _leading_basis(x: Float[Tensor, "batch time features"]) -> tuple[Tensor, Tensor, Bool[Tensor, " batch"]]:
-    """What `growing_basis` gives where the leading rows are independent (there `regular`), by one factorisation."""
+    """Basis and leading triangle as `growing_basis` gives them, where the leading rows are independent (`regular`)."""
     rank = min(x.shape[1:])
     basis, triangle = torch.linalg.qr(x[:, :rank].mT)
-    coordinates = torch.cat([triangle.mT, x[:, rank:] @ basis], dim=1)
     lengths = triangle.diagonal(dim1=1, dim2=2).abs()
-    return basis.mT, coordinates, (lengths > _smallest_direction(x[:, :rank])).all(dim=1)
+    return basis.mT, triangle.mT, (lengths > _smallest_direction(x[:, :rank])).all(dim=1)
 
 
 def _from_leading_rows(
-    basis: Float[Tensor, "batch rank features"], coordinates: Float[Tensor, "batch time rank"], y: Tensor
+    x: Tensor, y: Tensor, basis: Float[Tensor, "batch rank features"], triangle: Float[Tensor, "batch rank rank"]
 ) -> Float[Tensor, "batch prefixes features"]:
-    """The weights of every prefix where the first `rank` rows of the coordinates are a triangle already."""
+    """The weights of every prefix where the first `rank` rows are a triangle in the basis."""
     batch, rank, features = basis.shape
-    time = y.shape[1]
-    triangle = coordinates[:, :rank]
     start = torch.linalg.solve_triangular(triangle, y[:, :rank, None], upper=False)
-    weights = basis.new_zeros(batch, time + 1, features)
-    torch.cumsum(start * basis, dim=1, out=weights[:, 1 : rank + 1])
-    if time > rank:
+    weights = basis.new_empty(batch, y.shape[1] + 1, features)
+    weights[:, 0] = 0
+    torch.mul(start, basis, out=weights[:, 1 : rank + 1]).cumsum_(dim=1)
+    if y.shape[1] > rank:
         rotated = RotatedTriangle(basis.new_ones(rank, batch))
-        rotated.place(triangle.permute(1, 2, 0), y[:, :rank].T)
-        weights[:, rank + 1 :] = _rotate(rotated, coordinates[:, rank:], y[:, rank:]) @ basis
+        rotated.place(batch_last(triangle), y[:, :rank].T)
+        solutions = _rotate(rotated, batch_last(x[:, rank:] @ basis.mT), y[:, rank:].T)
+        torch.bmm(batch_first(solutions), basis, out=weights[:, rank + 1 :])
     return weights
 
 
 def _rotate(
-    triangle: RotatedTriangle, rows: Float[Tensor, "batch time size"], y: Float[Tensor, "batch time"]
-) -> Float[Tensor, "batch time size"]:
-    """The solutions after each further row."""
-    columns, targets = rows.permute(1, 2, 0).contiguous(), y.T.contiguous()
-    solutions = torch.empty_like(columns)
-    for t in range(columns.shape[0]):
-        triangle.add(columns[t], targets[t])
-        solutions[t] = triangle.solution()
-    return solutions.permute(2, 0, 1)
+    triangle: RotatedTriangle, rows: Float[Tensor, "time size batch"], y: Float[Tensor, "time batch"]
+) -> Float[Tensor, "time size batch"]:
+    """The solutions after each further row, in the rows' own memory."""
+    for row, target in zip(rows.unbind(), y.unbind(), strict=True):
+        triangle.add(row, target)
+        triangle.solution(row)
+    return rows
+
+
+def batch_last(values: Float[Tensor, "batch rows columns"]) -> Float[Tensor, "rows columns batch"]:
+    """The batch moved to the end, as one transposed copy."""
+    return values.flatten(1).T.contiguous().view(*values.shape[1:], len(values))
+
+
+def batch_first(values: Float[Tensor, "rows columns batch"]) -> Float[Tensor, "batch rows columns"]:
+    """The batch moved to the front, as one transposed copy."""
+    return values.flatten(0, 1).T.contiguous().view(values.shape[2], *values.shape[:2])

@@ -5,7 +5,7 @@ Shapes: x [batch, time, features]; y [batch, time].
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from contexture.learners.classical.refitted import RefittedLearner
 from contexture.protocols import LearnerCard, Schema
@@ -34,7 +34,7 @@ class RandomForest(RefittedLearner):
     seed: int = 0
 
     @classmethod
-    def example(cls) -> Self:
+    def example(cls) -> "RandomForest":
         """A few trees, for the laws."""
         return cls(num_trees=3)
 
