@@ -84,6 +84,13 @@ def silence(x: Float[Tensor, "batch time heads dim"], segments: Tensor | None) -
     return x if segments is None else x.masked_fill(padding(segments)[:, :, None, None], 0.0)
 
 
+def no_memory(
+    k: Float[Tensor, "batch time heads dim"], v: Float[Tensor, "batch time heads out"]
+) -> Float[Tensor, "batch heads dim out"]:
+    """A memory that holds nothing."""
+    return torch.zeros(k.shape[0], *k.shape[2:], v.shape[3], dtype=wide(v.dtype), device=v.device)
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which states and solves are held: fp32, or fp64 for fp64 inputs."""
     return torch.promote_types(dtype, torch.float32)

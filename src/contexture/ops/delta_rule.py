@@ -15,17 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, chunk_size, join, masks, silence, split, wide
+from contexture.ops.chunks import add_product, chunk_size, join, masks, no_memory, silence, split, wide
 from contexture.ops.segments import runs
 
 CHUNK = 64
 
 
 def delta_rule_reference(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor, segments: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another."""
-    state, outputs, dtype = initial_state, [], v.dtype
+    state = no_memory(k, v) if initial_state is None else initial_state
+    outputs, dtype = [], v.dtype
     stretch = None if segments is None else runs(segments)
     q, k, v, beta = (x.to(state.dtype) for x in (q, silence(k, segments), v, beta))
     for t in range(q.shape[1]):
@@ -38,13 +39,13 @@ def delta_rule_reference(
 
 
 def delta_rule_chunked(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor, segments: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """A triangular solve inside chunks, two products per chunk between them.
 
     The solve reads nothing on or above the diagonal, so `overlaps` is A there and anything elsewhere.
     """
-    time, dtype, held = q.shape[1], v.dtype, initial_state.dtype
+    time, dtype, held = q.shape[1], v.dtype, wide(v.dtype)
     size = chunk_size(time, CHUNK)
     queries, keys, values = split(q, size), split(silence(k, segments), size), split(v, size)
     rate = split(beta.unsqueeze(-1), size).to(held)
@@ -56,18 +57,21 @@ def delta_rule_chunked(
         scores, overlaps = scores * mask.within, overlaps * mask.within.to(held)
         queries, erased, written = queries * mask.reads, keys * mask.reads, keys * mask.writes
         kept = mask.keeps.to(held).unbind(2)
+    columns = written.mT.to(held)
+    if initial_state is None and keys.shape[2] == 1:
+        changes = torch.linalg.solve_triangular(overlaps, values.to(held) * rate, upper=False, unitriangular=True)
+        return silence(join(scores @ changes.to(dtype), time), segments), (columns @ changes).squeeze(2)
     sides = torch.cat((erased, values), -1).to(held) * rate
     solved = torch.linalg.solve_triangular(overlaps, sides, upper=False, unitriangular=True)
     erasers, news = solved.split((k.shape[-1], v.shape[-1]), -1)
-    state, states, deltas = initial_state, [], []
-    columns = written.mT.to(held)
+    state, states, changes = no_memory(k, v) if initial_state is None else initial_state, [], []
     for n, (eraser, new, column) in enumerate(zip(erasers.unbind(2), news.unbind(2), columns.unbind(2), strict=True)):
         states.append(state)
-        delta = new - eraser @ state
-        deltas.append(delta)
-        state = column @ delta + (state if kept is None else state * kept[n])
+        change = new - eraser @ state
+        changes.append(change)
+        state = column @ change + (state if kept is None else state * kept[n])
     recalled = queries @ torch.stack(states, 2).to(dtype)
-    out = add_product(recalled, scores, torch.stack(deltas, 2).to(dtype))
+    out = add_product(recalled, scores, torch.stack(changes, 2).to(dtype))
     return silence(join(out, time), segments), state
 
 
@@ -88,9 +92,6 @@ def delta_rule(
     >>> delta_rule(one, one, one, 0.5 * one[..., 0])[0].flatten().tolist()
     [0.5, 0.75, 0.875]
     """
-    if initial_state is None:
-        shape = (q.shape[0], q.shape[2], q.shape[3], v.shape[3])
-        initial_state = torch.zeros(shape, dtype=wide(v.dtype), device=v.device)
     out, state = dispatch.run(OP, q, k, v, beta, keys=q.shape[1], initial_state=initial_state, segments=segments)
     return out, state
 

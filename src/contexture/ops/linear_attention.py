@@ -13,17 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, chunk_size, join, masks, silence, split, wide
+from contexture.ops.chunks import add_product, chunk_size, join, masks, no_memory, silence, split, wide
 from contexture.ops.segments import runs
 
 CHUNK = 64
 
 
 def linear_attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor, segments: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another."""
-    state, outputs, dtype = initial_state, [], v.dtype
+    state = no_memory(k, v) if initial_state is None else initial_state
+    outputs, dtype = [], v.dtype
     stretch = None if segments is None else runs(segments)
     q, k, v = (x.to(state.dtype) for x in (q, silence(k, segments), v))
     for t in range(q.shape[1]):
@@ -35,7 +36,7 @@ def linear_attention_reference(
 
 
 def linear_attention_chunked(
-    q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor, segments: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Products inside chunks, a running sum of [dim, out] states between them."""
     time, dtype = q.shape[1], v.dtype
@@ -46,9 +47,12 @@ def linear_attention_chunked(
     if segments is not None:
         mask = masks(segments, size, dtype)
         scores, written = scores * mask.within, keys * mask.writes
-        queries, kept = queries * mask.reads, mask.keeps.to(initial_state.dtype).unbind(2)
-    state, states = initial_state, []
-    for n, added in enumerate((written.mT @ values).unbind(2)):
+        queries, kept = queries * mask.reads, mask.keeps.to(wide(dtype)).unbind(2)
+    sums = (written.mT @ values).unbind(2)
+    if initial_state is None and len(sums) == 1:
+        return silence(join(scores @ values, time), segments), sums[0].to(wide(dtype))
+    state, states = no_memory(k, v) if initial_state is None else initial_state, []
+    for n, added in enumerate(sums):
         states.append(state)
         state = added + (state if kept is None else state * kept[n])
     out = add_product(queries @ torch.stack(states, 2).to(dtype), scores, values)
@@ -69,9 +73,6 @@ def linear_attention(
     >>> linear_attention(one, one, one)[0].flatten().tolist()
     [1.0, 2.0, 3.0]
     """
-    if initial_state is None:
-        shape = (q.shape[0], q.shape[2], q.shape[3], v.shape[3])
-        initial_state = torch.zeros(shape, dtype=wide(v.dtype), device=v.device)
     out, state = dispatch.run(OP, q, k, v, keys=q.shape[1], initial_state=initial_state, segments=segments)
     return out, state
 
