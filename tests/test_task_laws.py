@@ -26,7 +26,9 @@ from contexture.testing.tasks import LAWS, check_task, registered_rivals
 SMALLER: dict[str, dict[str, Any]] = {
     "sparse-linear-regression": {"num_features": 8, "num_points": 16},
     "linear-regression-mixture": {"num_features": 8, "num_points": 25},
+    "fourier-series": {"num_points": 25},
     "mqar": {"vocabulary": 512},
+    "relu-network": {"num_points": 31},
     "parity": {"num_features": 6, "num_points": 20},
     "sparse-parity": {"num_features": 8, "num_points": 20},
 }
@@ -35,7 +37,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", registered("tasks"))
 def test_every_task_keeps_the_laws(name: str) -> None:
-    check_task(registered("tasks")[name](**SMALLER.get(name, {})), num_episodes=192)
+    check_task(registered("tasks")[name](**SMALLER.get(name, {})), num_episodes=128)
 
 
 def test_the_rivals_include_the_closed_forms() -> None:
@@ -70,7 +72,7 @@ class RecallMutant(MQAR):
 
 @pytest.mark.parametrize("task", [Mutant(), RecallMutant()])
 def test_what_mutants_are_made_from_keeps_the_laws(task: Any) -> None:
-    check_task(task, num_episodes=192)
+    check_task(task, num_episodes=128)
 
 
 class ExtraEpisode(Mutant):
