@@ -27,30 +27,29 @@ VANISHING = 1e-150
 class RotatedTriangle:
     """The triangle L and right-hand side z with |L w - z|^2 = sum of squared residuals + constant, updated in place.
 
-    Row j holds z_j, L_j0, .., L_jj at [j, 0 .. j + 1] with L_jj > 0, a further row the same. The rotation that makes
-    the further row's entry v under a pivot p vanish is three shears, which need no memory of their own:
+    `columns` holds z_j, L_j0, .., L_jj at [0 .. j + 1, j] with L_jj > 0, a further row the same. The rotation that
+    makes the further row's entry v under a pivot p vanish is three shears, which need no memory of their own:
 
         upper += t lower,  lower -= s upper,  upper += t lower;    s = v / |(p, v)|,  t = v / (|(p, v)| + p)
 
     Views are cut once, as cutting costs as much as computing.
     """
 
-    def __init__(self, diagonal: Float[Tensor, "size batch"]) -> None:
-        size, batch = diagonal.shape
-        self._rows, self._lower = diagonal.new_zeros(size, size + 1, batch), diagonal.new_zeros(size + 1, batch)
-        self._left = diagonal.new_zeros(size, batch)
-        self._rows.diagonal(offset=1).copy_(diagonal.T)
-        self._cuts = [_Cut(self._rows, self._lower, self._left, j) for j in range(size)]
+    def __init__(self, columns: Float[Tensor, "columns size batch"]) -> None:
+        self._columns, self._left = columns, columns.new_empty(columns.shape[1:])
+        self._lower = columns.new_empty(columns.shape[0], columns.shape[2])
+        self._cuts = [_Cut(self._columns, self._lower, self._left, j) for j in range(columns.shape[1])]
 
-    def place(self, triangle: Float[Tensor, "size size batch"], target: Float[Tensor, "size batch"]) -> None:
-        """Start from a known lower triangle and right-hand side."""
-        signs = triangle.diagonal().T.sign()
-        torch.mul(target, signs, out=self._rows[:, 0])
-        torch.mul(triangle, signs[:, None], out=self._rows[:, 1:])
+    @classmethod
+    def diagonal(cls, value: float, *, size: int, like: Tensor) -> "RotatedTriangle":
+        """`value` times the identity and targets of zero, for as many episodes as `like` has."""
+        columns = like.new_zeros(size + 1, size, len(like))
+        columns[1:].diagonal().fill_(value)
+        return cls(columns)
 
     def scale(self, factor: float) -> None:
         """Multiply all equations by a factor."""
-        self._rows.mul_(factor)
+        self._columns.mul_(factor)
 
     def add(self, row: Float[Tensor, "size batch"], target: Float[Tensor, " batch"]) -> None:
         """Rotate one more equation row . w = target into the triangle, in every episode."""
@@ -64,7 +63,7 @@ class RotatedTriangle:
 
     def solution(self, out: Float[Tensor, "size batch"]) -> None:
         """Write the solution of L a = z, by substitution."""
-        self._left.copy_(self._rows[:, 0])
+        self._left.copy_(self._columns[0])
         for cut in self._cuts:
             cut.here.div_(cut.pivot)
             cut.after.addcmul_(cut.column, cut.here, value=-1)
@@ -84,10 +83,10 @@ class _Cut:
 
     __slots__ = ("after", "before", "column", "here", "lower", "pivot", "upper", "value")
 
-    def __init__(self, rows: Tensor, lower: Tensor, left: Tensor, j: int) -> None:
-        self.pivot, self.value = rows[j, j + 1], lower[j + 1]
-        self.upper, self.lower = rows[j, : j + 2], lower[: j + 2]
-        self.column, self.here, self.before, self.after = rows[j + 1 :, j + 1], left[j], left[:j], left[j + 1 :]
+    def __init__(self, columns: Tensor, lower: Tensor, left: Tensor, j: int) -> None:
+        self.pivot, self.value = columns[j + 1, j], lower[j + 1]
+        self.upper, self.lower = columns[: j + 2, j], lower[: j + 2]
+        self.column, self.here, self.before, self.after = columns[j + 1, j + 1 :], left[j], left[:j], left[j + 1 :]
 
 
 def growing_basis(
@@ -104,7 +103,7 @@ def growing_basis(
     coordinates = x.new_zeros(batch, time, rank)
     reached = torch.zeros(batch, dtype=torch.int64, device=x.device)
     episodes = torch.arange(batch, device=x.device)
-    smallest = _smallest_direction(x)
+    smallest = _rounding(x) * x.norm(dim=-1).cummax(dim=1).values
     for t in range(time):
         rest = x[:, t]
         for _ in range(2):
@@ -120,10 +119,9 @@ def growing_basis(
     return basis, coordinates
 
 
-def _smallest_direction(x: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch time"]:
-    """The length below which what a row adds to the earlier ones counts as rounding: relative to the longest so far."""
-    longest: Tensor = x.norm(dim=-1).cummax(dim=1).values
-    return longest * (32 * x.shape[2] * torch.finfo(x.dtype).eps)
+def _rounding(x: Float[Tensor, "batch time features"]) -> float:
+    """The share of the longest row below which what a row adds to the earlier ones counts as rounding."""
+    return 32 * x.shape[2] * torch.finfo(x.dtype).eps
 
 
 def prefix_least_squares(
@@ -146,7 +144,7 @@ def prefix_least_squares(
     weights = x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
     weights[regular] = _from_leading_rows(x[regular], y[regular], basis[regular], triangle[regular])
     basis, coordinates = growing_basis(x[~regular])
-    rotated = RotatedTriangle(x.new_full((basis.shape[1], basis.shape[0]), VANISHING))
+    rotated = RotatedTriangle.diagonal(VANISHING, size=basis.shape[1], like=basis)
     solutions = _rotate(rotated, batch_last(coordinates), y[~regular].T)
     weights[~regular, 1:] = batch_first(solutions) @ basis
     return weights
@@ -168,7 +166,7 @@ def prefix_ridge(
     columns, targets = batch_last(x), y.T.contiguous()
     asked = None if queries is None else batch_last(queries)
     time, features, batch = columns.shape
-    triangle = RotatedTriangle(x.new_full((features, batch), math.sqrt(penalty)))
+    triangle = RotatedTriangle.diagonal(math.sqrt(penalty), size=features, like=x)
     weights = x.new_zeros(time + 1, features, batch)
     leverage = x.new_zeros(time, batch)
     for t in range(time):
@@ -182,27 +180,33 @@ def prefix_ridge(
 
 
 def _leading_basis(x: Float[Tensor, "batch time features"]) -> tuple[Tensor, Tensor, Bool[Tensor, " batch"]]:
-    """Basis and leading triangle as `growing_basis` gives them, where the leading rows are independent (`regular`)."""
+    """The leading rows as Q R with Q [batch, features, rank], and where they are independent (`regular`).
+
+    Below its diagonal, what is returned as R holds other numbers.
+    """
     rank = min(x.shape[1:])
-    basis, triangle = torch.linalg.qr(x[:, :rank].mT)
-    lengths = triangle.diagonal(dim1=1, dim2=2).abs()
-    return basis.mT, triangle.mT, (lengths > _smallest_direction(x[:, :rank])).all(dim=1)
+    reflectors, scales = torch.geqrf(x[:, :rank].mT)
+    triangle = reflectors[:, :rank]
+    shortest = triangle.diagonal(dim1=1, dim2=2).abs().amin(1)
+    regular = shortest > _rounding(x) * x[:, :rank].norm(dim=(1, 2))
+    return torch.linalg.householder_product(reflectors, scales), triangle, regular
 
 
 def _from_leading_rows(
-    x: Tensor, y: Tensor, basis: Float[Tensor, "batch rank features"], triangle: Float[Tensor, "batch rank rank"]
+    x: Tensor, y: Tensor, basis: Float[Tensor, "batch features rank"], triangle: Float[Tensor, "batch rank rank"]
 ) -> Float[Tensor, "batch prefixes features"]:
-    """The weights of every prefix where the first `rank` rows are a triangle in the basis."""
-    batch, rank, features = basis.shape
-    start = torch.linalg.solve_triangular(triangle, y[:, :rank, None], upper=False)
+    """The weights of every prefix where the first `rank` rows are Q R: there x_t . w = y_t is R' (Q' w) = y."""
+    batch, features, rank = basis.shape
+    signs = triangle.diagonal(dim1=1, dim2=2).sign()
+    triangle, target = triangle * signs[:, None], y[:, :rank] * signs
+    start = torch.linalg.solve_triangular(triangle.mT, target[..., None], upper=False)
     weights = basis.new_empty(batch, y.shape[1] + 1, features)
     weights[:, 0] = 0
-    torch.mul(start, basis, out=weights[:, 1 : rank + 1]).cumsum_(dim=1)
+    torch.mul(start, basis.mT, out=weights[:, 1 : rank + 1]).cumsum_(dim=1)
     if y.shape[1] > rank:
-        rotated = RotatedTriangle(basis.new_ones(rank, batch))
-        rotated.place(batch_last(triangle), y[:, :rank].T)
-        solutions = _rotate(rotated, batch_last(x[:, rank:] @ basis.mT), y[:, rank:].T)
-        torch.bmm(batch_first(solutions), basis, out=weights[:, rank + 1 :])
+        rotated = RotatedTriangle(batch_last(torch.cat([target[:, None], triangle], dim=1)))
+        solutions = _rotate(rotated, batch_last(x[:, rank:] @ basis), y[:, rank:].T)
+        weights[:, rank + 1 :] = batch_first(solutions) @ basis.mT
     return weights
 
 
