@@ -8,9 +8,10 @@ import torch
 from contexture.errors import InputError
 from contexture.learners.classical.averaging import Averaging
 from contexture.learners.classical.ols import OLS
-from contexture.learners.classical.prefix_least_squares import growing_basis, prefix_least_squares, prefix_ridge
+from contexture.learners.classical.prefix_least_squares import growing_basis, prefix_least_squares
 from contexture.learners.classical.recursive_least_squares import RecursiveLeastSquares
 from contexture.learners.classical.ridge import Ridge
+from contexture.learners.classical.rotated_triangle import prefix_ridge
 from contexture.protocols import Pairs, Schema
 
 
@@ -112,6 +113,26 @@ def _sherman_morrison(x, y):
         weights.append(weights[-1] + gain * (y[:, t] - (x[:, t] * weights[-1]).sum(-1))[:, None])
         inverse = inverse - gain[:, :, None] * (x[:, t, None] @ inverse)
     return torch.cat([x.new_zeros(len(x), 6, 6), torch.stack(weights, 1)], 1)
+
+
+@pytest.mark.parametrize("nearness", [1.0, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9])
+def test_whichever_way_is_taken_ends_at_the_same_weights(generator, nearness):
+    """The nearer row d is to the span of the others, the less its running sums are worth: they give way in time."""
+    x, y = draw(generator, 200, 21, 10), draw(generator, 200, 21)
+    x[:, 9] = x[:, :9].sum(1) / 3 + nearness * x[:, 9]
+    weights, expected = prefix_least_squares(x, y), by_singular_values(x, y)
+    condition = torch.stack([torch.linalg.cond(x[:, :n]) for n in range(1, 22)], 1)
+    good = condition < 1e4
+    assert good[:, 15:].all()
+    assert relative(weights[:, 1:][good], expected[:, 1:][good]) < 1e-10
+
+
+@pytest.mark.parametrize("time", [5, 6, 20, 21, 60])
+def test_any_number_of_later_rows(generator, time):
+    """Few later rows go by running sums, many by rotations."""
+    episodes = linear(generator, batch=16, time=time, features=5, noise=0.5)
+    expected = by_singular_values(episodes.x, episodes.y)
+    torch.testing.assert_close(prefix_least_squares(episodes.x, episodes.y), expected, rtol=1e-8, atol=1e-9)
 
 
 def test_noiseless_error_is_one_minus_n_over_d(generator):

@@ -1,92 +1,159 @@
-r"""Least squares for every prefix of an episode, by orthogonal transformations only.
+r"""Least squares for every prefix of an episode, of minimum norm where a prefix does not determine the weights:
 
-    w_n = argmin_w sum_{t<=n} (y_t - x_t . w)^2,  of minimum norm where that is not unique
+    w_n = argmin_w sum_{t<=n} (y_t - x_t . w)^2
 
-Rows are written in an orthonormal basis Q that grows with the examples (x_t = Q' c_t), so that the coordinates of the
-first rows already are a lower triangle L; each further row is rotated into L from the last column to the first by
-Givens rotations. Then w_n = Q' a_n with L_n a_n = z_n, one substitution per prefix. X'X is never formed: its condition
-number is the square of X's, which ruins the prefixes near n = d.
+The first d rows are X_d = R'Q' with Q orthonormal, and each adds a direction of its own: w_n = w_{n-1} + a_n q_n with
+R'a = y. Every later row adds one too: with the leverages F = X_> X_d^-1, K = I + F F' = C C' and G = C^-1 F,
 
-A direction that no row has reached yet keeps a vanishing diagonal: its coordinate of the solution is then exactly zero,
-which is the minimum norm. A row that depends on earlier ones gets no coordinate of its own.
+    w_n = w_{n-1} + e_n X_d^-1 g_n,   e = C^-1 (y_> - X_> w_d),
 
-Shapes: inside this file the batch comes last, [.., batch], so that one rotation of all episodes is one contiguous pass.
-Sources: Golub and Van Loan, Matrix Computations, sections 5.1.8 and 6.5; Gentleman (1973) for the row-wise rotations.
+since for n rows K's factor and its inverse are the leading blocks of these. So the weights of all prefixes are running
+sums. X'X is never formed; but K squares the condition of X_d, and where that is bad, as the largest leverage tells, the
+sums are refined by their residuals, or the later rows are rotated into the triangle one by one, which loses nothing.
+
+Where the first rows depend on each other, Gram-Schmidt says which of them add a direction. The others get no coordinate
+of their own, and a direction that no row has reached keeps a vanishing diagonal: its coordinate is exactly zero.
+
+Shapes: x [batch, time, features]; y [batch, time]; weights [batch, prefixes, features], prefixes 0 to time inclusive.
+Sources: Golub and Van Loan, Matrix Computations, sections 5.2, 5.5, 6.5; Bjorck (1996), Numerical methods for least
+squares problems, sections 2.9 and 3.1.
 """
 
-import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from contexture.learners.classical.rotated_triangle import RotatedTriangle, batch_first, batch_last, rotate
+
 VANISHING = 1e-150
 """The diagonal of a direction without data: its square is still a normal number, and any data dwarfs it."""
+SAFE, REFINABLE = 1e5, 1e9
+"""Leverages up to which the running sums keep 11 digits, and up to which refining them once brings those back."""
+LATER_ROWS = 3
+"""Running sums pay up to this many later rows per feature, as they cost the cube of it."""
 
 
-class RotatedTriangle:
-    """The triangle L and right-hand side z with |L w - z|^2 = sum of squared residuals + constant, updated in place.
+def prefix_least_squares(
+    x: Float[Tensor, "batch time features"], y: Float[Tensor, "batch time"]
+) -> Float[Tensor, "batch prefixes features"]:
+    """The minimum-norm least-squares weights of every prefix, 0 to time inclusive.
 
-    `columns` holds z_j, L_j0, .., L_jj at [0 .. j + 1, j] with L_jj > 0, a further row the same. The rotation that
-    makes the further row's entry v under a pivot p vanish is three shears, which need no memory of their own:
-
-        upper += t lower,  lower -= s upper,  upper += t lower;    s = v / |(p, v)|,  t = v / (|(p, v)| + p)
-
-    Views are cut once, as cutting costs as much as computing.
+    >>> x = torch.tensor([[[3.0, 4.0], [3.0, 4.0], [0.0, 1.0]]], dtype=torch.float64)
+    >>> prefix_least_squares(x, torch.tensor([[5.0, 10.0, 1.0]], dtype=torch.float64))[0].round(decimals=6)
+    tensor([[0.0000, 0.0000],
+            [0.6000, 0.8000],
+            [0.9000, 1.2000],
+            [1.1667, 1.0000]], dtype=torch.float64)
     """
-
-    def __init__(self, columns: Float[Tensor, "columns size batch"]) -> None:
-        self._columns, self._left = columns, columns.new_empty(columns.shape[1:])
-        self._lower = columns.new_empty(columns.shape[0], columns.shape[2])
-        self._cuts = [_Cut(self._columns, self._lower, self._left, j) for j in range(columns.shape[1])]
-
-    @classmethod
-    def diagonal(cls, value: float, *, size: int, like: Tensor) -> "RotatedTriangle":
-        """`value` times the identity and targets of zero, for as many episodes as `like` has."""
-        columns = like.new_zeros(size + 1, size, len(like))
-        columns[1:].diagonal().fill_(value)
-        return cls(columns)
-
-    def scale(self, factor: float) -> None:
-        """Multiply all equations by a factor."""
-        self._columns.mul_(factor)
-
-    def add(self, row: Float[Tensor, "size batch"], target: Float[Tensor, " batch"]) -> None:
-        """Rotate one more equation row . w = target into the triangle, in every episode."""
-        self._lower[0], self._lower[1:] = target, row
-        for cut in reversed(self._cuts):
-            norm = torch.hypot(cut.pivot, cut.value)
-            sine, shear = cut.value / norm, cut.value / (norm + cut.pivot)
-            cut.upper.addcmul_(cut.lower, shear)
-            cut.lower.addcmul_(cut.upper, sine, value=-1)
-            cut.upper.addcmul_(cut.lower, shear)
-
-    def solution(self, out: Float[Tensor, "size batch"]) -> None:
-        """Write the solution of L a = z, by substitution."""
-        self._left.copy_(self._columns[0])
-        for cut in self._cuts:
-            cut.here.div_(cut.pivot)
-            cut.after.addcmul_(cut.column, cut.here, value=-1)
-        out.copy_(self._left)
-
-    def leverage(self, query: Float[Tensor, "size batch"]) -> Float[Tensor, " batch"]:
-        """q' (L'L)^-1 q = |L'^-1 q|^2: the variance of the prediction at q in units of the noise variance."""
-        self._left.copy_(query)
-        for cut in reversed(self._cuts):
-            cut.here.div_(cut.pivot)
-            cut.before.addcmul_(cut.upper[1:-1], cut.here, value=-1)
-        return self._left.square().sum(0)
+    weights = x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
+    if x.numel() == 0:
+        return weights
+    start = _first_rows(x)
+    rank, later = start.rank, x.shape[1] - start.rank
+    solved = torch.linalg.solve_triangular(start.triangle, y[:, :rank, None], upper=False)
+    torch.mul(solved, start.basis.mT, out=weights[:, 1 : rank + 1])
+    apart = start.regular & (later > 0)
+    if 0 < later <= LATER_ROWS * rank:
+        sums = _later_rows(x, y, start, solved)
+        torch.mul(sums.steps, sums.directions, out=weights[:, rank + 1 :])
+        weights.cumsum_(dim=1)
+        sums.refine(x, y, weights[:, rank + 1 :], chosen=apart & (sums.leverage > SAFE))
+        apart &= ~(sums.leverage <= REFINABLE)
+    else:
+        weights[:, : rank + 1].cumsum_(dim=1)
+    if bool(apart.any()):
+        weights[apart, rank + 1 :] = _rotated(x[apart], y[apart], start.select(apart))
+    if not bool(start.regular.all()):
+        weights[~start.regular, 1:] = _from_any_rows(x[~start.regular], y[~start.regular])
+    return weights
 
 
-class _Cut:
-    """Views of what the step at row j of a triangle reads and writes."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _FirstRows:
+    """The first `rank` rows as R'Q', and in which episodes they are independent."""
 
-    __slots__ = ("after", "before", "column", "here", "lower", "pivot", "upper", "value")
+    triangle: Float[Tensor, "batch rank rank"]
+    """R', lower; above its diagonal stand other numbers."""
+    basis: Float[Tensor, "batch features rank"]
+    regular: Bool[Tensor, " batch"]
 
-    def __init__(self, columns: Tensor, lower: Tensor, left: Tensor, j: int) -> None:
-        self.pivot, self.value = columns[j + 1, j], lower[j + 1]
-        self.upper, self.lower = columns[: j + 2, j], lower[: j + 2]
-        self.column, self.here, self.before, self.after = columns[j + 1, j + 1 :], left[j], left[:j], left[j + 1 :]
+    @property
+    def rank(self) -> int:
+        return self.basis.shape[2]
+
+    def select(self, chosen: Bool[Tensor, " batch"]) -> "_FirstRows":
+        return _FirstRows(self.triangle[chosen], self.basis[chosen], self.regular[chosen])
+
+
+def _first_rows(x: Float[Tensor, "batch time features"]) -> _FirstRows:
+    rank = min(x.shape[1:])
+    reflectors, scales = torch.geqrf(x[:, :rank].mT)
+    triangle = reflectors[:, :rank].mT
+    shortest = triangle.diagonal(dim1=1, dim2=2).abs().amin(1)
+    regular = shortest > _rounding(x) * x[:, :rank].norm(dim=(1, 2))
+    return _FirstRows(triangle, torch.linalg.householder_product(reflectors, scales), regular)
+
+
+def _rounding(x: Float[Tensor, "batch time features"]) -> float:
+    """The share of the longest row below which what a row adds to the earlier ones counts as rounding."""
+    return 32 * x.shape[2] * torch.finfo(x.dtype).eps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LaterRows:
+    """What the later rows add to the weights: steps e times directions X_d^-1 g, and how far they reach."""
+
+    inverse: Float[Tensor, "batch features features"]
+    """X_d^-1."""
+    directions: Float[Tensor, "batch later features"]
+    steps: Float[Tensor, "batch later 1"]
+    leverage: Float[Tensor, " batch"]
+
+    def refine(self, x: Tensor, y: Tensor, weights: Tensor, *, chosen: Bool[Tensor, " batch"]) -> None:
+        """Add (X_n'X_n)^-1 X_n'(y - X_n w) to the weights of the chosen episodes, in place.
+
+        The inverse for n rows is X_d^-1 X_d'^-1 less the sum of u u' over the directions u so far.
+        """
+        if not bool(chosen.any()):
+            return
+        x, y, refined, inverse, directions = (of[chosen] for of in (x, y, weights, self.inverse, self.directions))
+        count, time = weights.shape[1], x.shape[1]
+        shown = x.new_ones(count, time).tril(time - count)
+        gradient = ((y[:, None] - refined @ x.mT) * shown) @ x
+        along = (gradient @ directions.mT).tril()
+        weights[chosen] = refined + (gradient @ inverse) @ inverse.mT - along @ directions
+
+
+def _later_rows(x: Tensor, y: Tensor, start: _FirstRows, solved: Float[Tensor, "batch rank 1"]) -> _LaterRows:
+    inverse = torch.linalg.solve_triangular(start.triangle, start.basis, upper=False, left=False)
+    later = x[:, start.rank :]
+    leverages = later @ inverse
+    joint = leverages @ leverages.mT
+    diagonal = joint.diagonal(dim1=1, dim2=2)
+    largest = diagonal.amax(1)
+    diagonal.add_(1)
+    factor = torch.linalg.cholesky_ex(joint).L
+    surprise = y[:, start.rank :, None] - later @ (start.basis @ solved)
+    steps = torch.linalg.solve_triangular(factor, surprise, upper=False)
+    directions = torch.linalg.solve_triangular(factor, leverages, upper=False) @ inverse.mT
+    return _LaterRows(inverse, directions, steps, largest)
+
+
+def _rotated(x: Tensor, y: Tensor, start: _FirstRows) -> Float[Tensor, "batch later features"]:
+    """The weights after every later row, each rotated into the triangle of the first ones."""
+    signs = start.triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
+    columns = torch.cat([y[:, None, : start.rank], start.triangle.mT], dim=1) * signs
+    rows = batch_last(x[:, start.rank :] @ start.basis)
+    return batch_first(rotate(RotatedTriangle(batch_last(columns)), rows, y[:, start.rank :].T)) @ start.basis.mT
+
+
+def _from_any_rows(x: Tensor, y: Tensor) -> Float[Tensor, "batch time features"]:
+    """The weights after every row, whatever the rows are."""
+    basis, coordinates = growing_basis(x)
+    triangle = RotatedTriangle.diagonal(VANISHING, size=basis.shape[1], like=basis)
+    return batch_first(rotate(triangle, batch_last(coordinates), y.T)) @ basis
 
 
 def growing_basis(
@@ -117,114 +184,3 @@ def growing_basis(
         coordinates[chosen, t, slot] = length[fresh]
         reached += fresh
     return basis, coordinates
-
-
-def _rounding(x: Float[Tensor, "batch time features"]) -> float:
-    """The share of the longest row below which what a row adds to the earlier ones counts as rounding."""
-    return 32 * x.shape[2] * torch.finfo(x.dtype).eps
-
-
-def prefix_least_squares(
-    x: Float[Tensor, "batch time features"], y: Float[Tensor, "batch time"]
-) -> Float[Tensor, "batch prefixes features"]:
-    """The minimum-norm least-squares weights of every prefix, 0 to time inclusive.
-
-    >>> x = torch.tensor([[[3.0, 4.0], [3.0, 4.0], [0.0, 1.0]]], dtype=torch.float64)
-    >>> prefix_least_squares(x, torch.tensor([[5.0, 10.0, 1.0]], dtype=torch.float64))[0].round(decimals=6)
-    tensor([[0.0000, 0.0000],
-            [0.6000, 0.8000],
-            [0.9000, 1.2000],
-            [1.1667, 1.0000]], dtype=torch.float64)
-    """
-    if x.numel() == 0:
-        return x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
-    basis, triangle, regular = _leading_basis(x)
-    if bool(regular.all()):
-        return _from_leading_rows(x, y, basis, triangle)
-    weights = x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
-    weights[regular] = _from_leading_rows(x[regular], y[regular], basis[regular], triangle[regular])
-    basis, coordinates = growing_basis(x[~regular])
-    rotated = RotatedTriangle.diagonal(VANISHING, size=basis.shape[1], like=basis)
-    solutions = _rotate(rotated, batch_last(coordinates), y[~regular].T)
-    weights[~regular, 1:] = batch_first(solutions) @ basis
-    return weights
-
-
-def prefix_ridge(
-    x: Float[Tensor, "batch time features"],
-    y: Float[Tensor, "batch time"],
-    *,
-    penalty: float,
-    forgetting: float = 1.0,
-    queries: Float[Tensor, "batch time features"] | None = None,
-) -> tuple[Float[Tensor, "batch prefixes features"], Float[Tensor, "batch time"]]:
-    """The weights minimising |y - X w|^2 + penalty |w|^2 on every prefix, 0 to time inclusive.
-
-    With `forgetting` below one, all earlier terms (the penalty too) are multiplied by it at every example.
-    With `queries`, also x' (X'X + penalty I)^-1 x of the query at t after the examples before t; else zeros.
-    """
-    columns, targets = batch_last(x), y.T.contiguous()
-    asked = None if queries is None else batch_last(queries)
-    time, features, batch = columns.shape
-    triangle = RotatedTriangle.diagonal(math.sqrt(penalty), size=features, like=x)
-    weights = x.new_zeros(time + 1, features, batch)
-    leverage = x.new_zeros(time, batch)
-    for t in range(time):
-        if asked is not None:
-            leverage[t] = triangle.leverage(asked[t])
-        if forgetting < 1:
-            triangle.scale(math.sqrt(forgetting))
-        triangle.add(columns[t], targets[t])
-        triangle.solution(weights[t + 1])
-    return batch_first(weights), leverage.T
-
-
-def _leading_basis(x: Float[Tensor, "batch time features"]) -> tuple[Tensor, Tensor, Bool[Tensor, " batch"]]:
-    """The leading rows as Q R with Q [batch, features, rank], and where they are independent (`regular`).
-
-    Below its diagonal, what is returned as R holds other numbers.
-    """
-    rank = min(x.shape[1:])
-    reflectors, scales = torch.geqrf(x[:, :rank].mT)
-    triangle = reflectors[:, :rank]
-    shortest = triangle.diagonal(dim1=1, dim2=2).abs().amin(1)
-    regular = shortest > _rounding(x) * x[:, :rank].norm(dim=(1, 2))
-    return torch.linalg.householder_product(reflectors, scales), triangle, regular
-
-
-def _from_leading_rows(
-    x: Tensor, y: Tensor, basis: Float[Tensor, "batch features rank"], triangle: Float[Tensor, "batch rank rank"]
-) -> Float[Tensor, "batch prefixes features"]:
-    """The weights of every prefix where the first `rank` rows are Q R: there x_t . w = y_t is R' (Q' w) = y."""
-    batch, features, rank = basis.shape
-    signs = triangle.diagonal(dim1=1, dim2=2).sign()
-    triangle, target = triangle * signs[:, None], y[:, :rank] * signs
-    start = torch.linalg.solve_triangular(triangle.mT, target[..., None], upper=False)
-    weights = basis.new_empty(batch, y.shape[1] + 1, features)
-    weights[:, 0] = 0
-    torch.mul(start, basis.mT, out=weights[:, 1 : rank + 1]).cumsum_(dim=1)
-    if y.shape[1] > rank:
-        rotated = RotatedTriangle(batch_last(torch.cat([target[:, None], triangle], dim=1)))
-        solutions = _rotate(rotated, batch_last(x[:, rank:] @ basis), y[:, rank:].T)
-        weights[:, rank + 1 :] = batch_first(solutions) @ basis.mT
-    return weights
-
-
-def _rotate(
-    triangle: RotatedTriangle, rows: Float[Tensor, "time size batch"], y: Float[Tensor, "time batch"]
-) -> Float[Tensor, "time size batch"]:
-    """The solutions after each further row, in the rows' own memory."""
-    for row, target in zip(rows.unbind(), y.unbind(), strict=True):
-        triangle.add(row, target)
-        triangle.solution(row)
-    return rows
-
-
-def batch_last(values: Float[Tensor, "batch rows columns"]) -> Float[Tensor, "rows columns batch"]:
-    """The batch moved to the end, as one transposed copy."""
-    return values.flatten(1).T.contiguous().view(*values.shape[1:], len(values))
-
-
-def batch_first(values: Float[Tensor, "rows columns batch"]) -> Float[Tensor, "batch rows columns"]:
-    """The batch moved to the front, as one transposed copy."""
-    return values.flatten(0, 1).T.contiguous().view(values.shape[2], *values.shape[:2])

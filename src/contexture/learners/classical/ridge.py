@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contexture.errors import InputError
 from contexture.learners.classical.linear import LinearLearner
-from contexture.learners.classical.prefix_least_squares import prefix_ridge
+from contexture.learners.classical.rotated_triangle import prefix_ridge
 from contexture.protocols import LearnerCard
 
 
