@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from contexture.learners.classical.rotated_triangle import RotatedTriangle, batch_first, batch_last, rotate
+from contexture.learners.inputs import blocks
 
 VANISHING = 1e-150
 """The diagonal of a direction without data: its square is still a normal number, and any data dwarfs it."""
@@ -33,6 +34,8 @@ SAFE, REFINABLE = 1e5, 1e9
 """Leverages up to which the running sums keep 11 digits, and up to which refining them once brings those back."""
 LATER_ROWS = 3
 """Running sums pay up to this many later rows per feature, as they cost the cube of it."""
+BUFFERS = 20
+"""About how many tensors of the episodes' size are alive at once; blocks of episodes keep them in the cache."""
 
 
 def prefix_least_squares(
@@ -47,9 +50,16 @@ def prefix_least_squares(
             [0.9000, 1.2000],
             [1.1667, 1.0000]], dtype=torch.float64)
     """
-    weights = x.new_zeros(x.shape[0], x.shape[1] + 1, x.shape[2])
-    if x.numel() == 0:
-        return weights
+    weights = x.new_empty(x.shape[0], x.shape[1] + 1, x.shape[2])
+    weights[:, 0] = 0
+    if x.shape[1] and x.shape[2]:
+        for block in blocks(x.shape[0], BUFFERS * x.shape[1] * x.shape[2]):
+            _solve(x[block], y[block], weights[block])
+    return weights
+
+
+def _solve(x: Tensor, y: Tensor, weights: Float[Tensor, "batch prefixes features"]) -> None:
+    """Write the weights of every prefix but the empty one, whose zeros stand there already."""
     start = _first_rows(x)
     rank, later = start.rank, x.shape[1] - start.rank
     solved = torch.linalg.solve_triangular(start.triangle, y[:, :rank, None], upper=False)
@@ -67,7 +77,6 @@ def prefix_least_squares(
         weights[apart, rank + 1 :] = _rotated(x[apart], y[apart], start.select(apart))
     if not bool(start.regular.all()):
         weights[~start.regular, 1:] = _from_any_rows(x[~start.regular], y[~start.regular])
-    return weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
