@@ -4,8 +4,8 @@
 
 1,024 episodes, d 20, 41 points, noise 0.5, fp64. Ours is `prefix_least_squares`; the loops call
 `torch.linalg.lstsq(x[:, :n], y[:, :n, None], driver=...)` for n = 1 .. 41 with the drivers gelsd and gelsy. All give
-the weights of every prefix. The sides take turns, round by round, on the same tensors; the median round counts. Time of
-the processor is beside it, since neighbours on the machine disturb that one less. Agreement is with gelsd, relative to
+the weights of every prefix. The sides take turns of at least 0.3 seconds, round by round, on the same tensors; the
+median round counts. Time of the processor is beside it, since neighbours on the machine disturb that one less. Agreement is with gelsd, relative to
 the length of the weights, over all prefixes whose condition number is at most 10^4.
 """
 
@@ -28,6 +28,7 @@ from contexture.store.results import write_result
 DRIVERS = ("gelsd", "gelsy")
 FLOORS = {"gelsd": 20.0, "gelsy": 12.0}
 LARGEST_CONDITION, LARGEST_DIFFERENCE = 1e4, 1e-8
+TURN = 0.3
 
 
 def episodes(batch: int, features: int, points: int) -> tuple[Tensor, Tensor]:
@@ -44,15 +45,23 @@ def loop(x: Tensor, y: Tensor, driver: str) -> list[Tensor]:
     return [torch.linalg.lstsq(x[:, :n], y[:, :n, None], driver=driver).solution for n in range(1, x.shape[1] + 1)]
 
 
+def per_call(side: Callable[[], object]) -> tuple[float, float]:
+    """Seconds per call, by the wall's clock and by the processor's, over a turn of at least `TURN` seconds."""
+    wall, processor, calls = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < TURN:
+        side()
+        calls += 1
+    return (time.perf_counter() - wall) / calls, (time.process_time() - processor) / calls
+
+
 def measure(sides: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of every side, by the wall's clock and by the processor's."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, side in sides.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            side()
+            taken = per_call(side)
             if turn:  # the first round fills caches
-                times[name].append((time.perf_counter() - wall, time.process_time() - processor))
+                times[name].append(taken)
     return {
         name: {
             unit: 1e3 * median(pair[index] for pair in taken) for index, unit in enumerate(("wall_ms", "processor_ms"))
