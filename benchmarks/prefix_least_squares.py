@@ -5,8 +5,9 @@
 1,024 episodes, d 20, 41 points, noise 0.5, fp64. Ours is `prefix_least_squares`; the loops call
 `torch.linalg.lstsq(x[:, :n], y[:, :n, None], driver=...)` for n = 1 .. 41 with the drivers gelsd and gelsy. All give
 the weights of every prefix. The sides take turns of at least 0.3 seconds, round by round, on the same tensors; the
-median round counts. Time of the processor is beside it, since neighbours on the machine disturb that one less. Agreement is with gelsd, relative to
-the length of the weights, over all prefixes whose condition number is at most 10^4.
+median round counts. Time of the processor is beside it, since neighbours on the machine disturb that one less.
+Agreement is with gelsd, relative to the length of the weights, over all prefixes whose condition number is at most
+10^4.
 """
 
 import argparse
