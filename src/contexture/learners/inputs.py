@@ -70,7 +70,7 @@ def require(card: LearnerCard, schema: Schema, target: Target) -> None:
 
 
 def blocks(batch: int, numbers_per_episode: int) -> Iterator[slice]:
-    """Slices of the batch, of about one size, of which none needs more than `LARGEST_BLOCK` numbers (or one episode)."""
+    """Slices of the batch, of about one size, none needing more than `LARGEST_BLOCK` numbers (or one episode)."""
     size = max(1, LARGEST_BLOCK // max(1, numbers_per_episode))
     count = -(-batch // size)
     return (slice(i * batch // count, (i + 1) * batch // count) for i in range(count))
