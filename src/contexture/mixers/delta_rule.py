@@ -11,14 +11,13 @@ x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; beta: [batch, t
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from contexture.errors import InputError
-from contexture.leaves.conv import Conv
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
+from contexture.mixers.heads import ConvolvedHeads
+from contexture.ops.chunks import wide
 from contexture.ops.delta_rule import delta_rule
 from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
@@ -58,43 +57,41 @@ class DeltaRule(nn.Module):
         super().__init__()
         if width % num_heads:
             raise InputError(f"a width of {width} cannot be split into {num_heads} heads")
-        self.width, self.num_heads, self.dim = width, num_heads, width // num_heads
-        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
+        self.heads = ConvolvedHeads(
+            width, num_heads=num_heads, generator=generator, short_convolution=short_convolution, gain=gain
+        )
         self.rate = Linear(width, num_heads, generator=generator)
-        self.conv = Conv(3 * width, taps=short_convolution, generator=generator) if short_convolution > 1 else None
-        self.norm = RMSNorm(self.dim, device=generator.device)
-        self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
+        self.norm = RMSNorm(self.heads.dim, device=generator.device)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DeltaState:
         """An empty memory and no inputs."""
-        wide = torch.promote_types(dtype, torch.float32)
-        memory = torch.zeros(batch, self.num_heads, self.dim, self.dim, device=device, dtype=wide)
-        taps = 1 if self.conv is None else self.conv.taps
-        return DeltaState(memory, torch.zeros(batch, taps - 1, 3 * self.width, device=device, dtype=dtype))
+        heads = self.heads
+        memory = torch.zeros(batch, heads.num_heads, heads.dim, heads.dim, device=device, dtype=wide(dtype))
+        return DeltaState(memory, heads.init_state(batch, device=device, dtype=dtype))
 
     def stream(
         self, x: Float[Tensor, "batch time width"], state: DeltaState
     ) -> tuple[Float[Tensor, "batch time width"], DeltaState]:
         """Mix further tokens with what the memory holds."""
-        projected, inputs = self.projection(x), state.inputs
-        if self.conv is not None:
-            projected, inputs = self.conv.stream(projected, inputs)
-        out, memory = self._recall(x, projected, memory=state.memory)
+        heads, inputs = self.heads.stream(x, state.inputs)
+        out, memory = self._recall(x, heads, memory=state.memory)
         return out, DeltaState(memory, inputs)
 
     def forward(
         self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
     ) -> Float[Tensor, "batch time width"]:
         """Mix a whole sequence."""
-        projected = self.projection(x)
-        if self.conv is not None:
-            projected = self.conv(projected, segments=segments)
-        return self._recall(x, projected, segments=segments)[0]
+        return self._recall(x, self.heads.split(x, segments=segments), segments=segments)[0]
 
     def _recall(
-        self, x: Tensor, projected: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
+        self,
+        x: Tensor,
+        heads: tuple[Tensor, ...],
+        *,
+        memory: Tensor | None = None,
+        segments: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        q, k, v = torch.unflatten(F.silu(projected), -1, (3, self.num_heads, self.dim)).unbind(2)
+        q, k, v = heads
         beta = torch.sigmoid(self.rate(x))
         out, memory = delta_rule(unit(q), unit(k), v, beta, initial_state=memory, segments=segments)
-        return self.output(self.norm(out).flatten(2)), memory
+        return self.heads.join(self.norm(out)), memory

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from contexture.errors import InputError
-from contexture.leaves.linear import Linear
+from contexture.mixers.heads import Heads
 from contexture.ops.chunks import wide
 from contexture.ops.linear_attention import linear_attention
 from contexture.ops.segments import padding
@@ -32,22 +31,6 @@ class LinearState(NamedTuple):
 
     memory: Tensor
     positions: Tensor
-
-
-class _Heads(nn.Module):
-    """Queries, keys and values of every head, and the way back to the width."""
-
-    def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float) -> None:
-        super().__init__()
-        if width % num_heads:
-            raise InputError(f"a width of {width} cannot be split into {num_heads} heads")
-        self.num_heads, self.dim = num_heads, width // num_heads
-        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
-        self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
-
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[batch, time, width] to three of [batch, time, heads, dim]."""
-        return torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
 
 
 def _memory(batch: int, heads: int, dim: int, out: int, device: torch.device | str, dtype: torch.dtype) -> LinearState:
@@ -69,7 +52,7 @@ class LinearAttention(nn.Module):
 
     def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float = 1.0) -> None:
         super().__init__()
-        self.heads = _Heads(width, num_heads=num_heads, generator=generator, gain=gain)
+        self.heads = Heads(width, num_heads=num_heads, generator=generator, gain=gain)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> LinearState:
         """Empty sums; the last column of each sums the keys themselves."""
@@ -99,7 +82,7 @@ class LinearAttention(nn.Module):
         mixed, weight = torch.split(summed, [v.shape[-1], 1], dim=-1)
         if segments is not None:
             weight = weight.masked_fill(padding(segments)[:, :, None, None], 1.0)
-        return self.heads.output((mixed / weight).flatten(2)), memory
+        return self.heads.join(mixed / weight), memory
 
 
 class IdentityLinearAttention(nn.Module):
@@ -116,7 +99,7 @@ class IdentityLinearAttention(nn.Module):
 
     def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float = 1.0) -> None:
         super().__init__()
-        self.heads = _Heads(width, num_heads=num_heads, generator=generator, gain=gain)
+        self.heads = Heads(width, num_heads=num_heads, generator=generator, gain=gain)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> LinearState:
         """Empty sums."""
@@ -141,4 +124,4 @@ class IdentityLinearAttention(nn.Module):
 
     def _average(self, out: Tensor, steps: Int[Tensor, "rows time"]) -> Tensor:
         share = (steps + 1).to(wide(out.dtype)).reciprocal().to(out.dtype)
-        return self.heads.output((out * share[:, :, None, None]).flatten(2))
+        return self.heads.join(out * share[:, :, None, None])
