@@ -23,6 +23,7 @@ ORDER = (
     "tasks",
     "training",
     "evaluation",
+    "claims",
     "testing",
     "probes",
     "transforms",

@@ -1,4 +1,4 @@
-"""The command line: `contexture compare | predict | list | train | check | doctor`.
+"""The command line: `contexture compare | predict | list | train | claim | check | doctor`.
 
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
@@ -22,8 +22,9 @@ examples:
   contexture compare houses.csv --target price                your own table (CSV or Parquet)
   contexture compare linear-regression --learners ols,ridge,knn,transformer
   contexture predict train.csv new.csv --target price -o predictions.csv
-  contexture list learners                                    what there is; also tasks, mixers
+  contexture list learners                                    what there is; also tasks, mixers, papers
   contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
+  contexture claim icl-by-gd                                  what a paper claims, measured here, with controls
   contexture doctor                                           what to paste into a bug report
 """
 
@@ -140,8 +141,8 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_list(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    parser = commands.add_parser("list", help="the tasks, learners or mixers there are")
-    parser.add_argument("what", choices=("tasks", "learners", "mixers", "metrics"))
+    parser = commands.add_parser("list", help="the tasks, learners, mixers or papers there are")
+    parser.add_argument("what", choices=("tasks", "learners", "mixers", "metrics", "papers"))
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -152,6 +153,33 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--inexact", action="store_true")
     parser.add_argument("--mixers", metavar="A,B")
+
+
+def _add_claim(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "claim",
+        help="measure what papers claim, each with a control that must fail",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture claim icl-by-gd                     every claim of the paper at smoke scale\n"
+        "  contexture claim icl-by-gd --scale cpu         at the published scale, minutes\n"
+        "  contexture claim --all --scale smoke           every paper\n"
+        "  contexture claim mine.py                       a paper of your own\n\n"
+        "Measures each claim, the reference it is held against and the control that must fail, on the same seeds.\n"
+        "Exit status 1 if an exact claim does not come out as expected. What was measured before by the same program\n"
+        "is shown again; an interrupted run goes on where it stopped.",
+    )
+    parser.add_argument("paper", nargs="?", metavar="KEY", help="a paper from `contexture list papers`, or a file.py")
+    parser.add_argument("--all", action="store_true", help="every paper")
+    parser.add_argument("--only", metavar="NAME", help="one claim of the paper")
+    parser.add_argument("--scale", choices=("smoke", "cpu", "long", "gpu"), default="smoke", help="(default: smoke)")
+    parser.add_argument("--seeds", type=_positive, default=3, metavar="N", help="independent seeds, at least 3")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument("--report", metavar="FILE", help="write an HTML report with every figure")
+    parser.add_argument("--run-dir", metavar="FOLDER", help="where models, results, figures go (default: user cache)")
+    parser.add_argument("--again", action="store_true", help="measure anew what stands already")
+    parser.add_argument("--publish", metavar="FOLDER", help="write FOLDER/KEY.json with machine, versions and command")
+    parser.add_argument("--page", metavar="FILE.md", help="renew the table of published results (--publish) on a page")
 
 
 def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -174,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"contexture {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_check):
+    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_claim, _add_check):
         add(commands)
     doctor = commands.add_parser("doctor", help="the environment, for a bug report")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")

@@ -14,10 +14,13 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contexture.errors import InputError
 from contexture.protocols import Card, LearnerCard, MixerCard, TaskCard
+
+if TYPE_CHECKING:
+    from contexture.claims.protocol import Paper
 
 ROOMS: dict[str, tuple[str, type[Card]]] = {
     "learners": ("contexture.learners", LearnerCard),
@@ -74,12 +77,55 @@ def ops() -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def from_file(spec: str, room: str) -> type[Any]:
-    """Load a user's own class from "path/to/file.py:ClassName" and check that its card fits the room."""
-    path_text, _, name = spec.rpartition(":")
-    path = Path(path_text)
-    if not path_text or not path.is_file():
-        raise InputError(f"{spec!r} does not name a file: write it as path/to/file.py:ClassName")
+@cache
+def papers() -> dict[str, "Paper"]:
+    """Every paper by its key: the `PAPER` of each module of contexture.papers, with the claims of that module."""
+    found: dict[str, Paper] = {}
+    for module in _modules("contexture.papers"):
+        if "PAPER" not in vars(module):
+            continue
+        paper = paper_of(module)
+        if paper.key in found:
+            raise InputError(f"two papers have the key {paper.key!r}")
+        found[paper.key] = paper
+    return dict(sorted(found.items()))
+
+
+def paper_of(module: ModuleType) -> "Paper":
+    """A module's paper with its claims, in the order in which they stand; InputError where there is none."""
+    import hashlib
+    from dataclasses import replace
+
+    from contexture.claims.protocol import Claim, Paper
+
+    paper = vars(module).get("PAPER")
+    if not isinstance(paper, Paper):
+        raise InputError(f"{module.__file__} defines no PAPER = Paper(...)")
+    claims = tuple(value for value in vars(module).values() if isinstance(value, Claim))
+    names = [claim.name for claim in claims]
+    if not claims or len(set(names)) < len(names):
+        raise InputError(f"{module.__file__} needs claims, each with a name of its own, but has {names}")
+    source = Path(module.__file__ or "").read_bytes() if module.__file__ else b""
+    return replace(paper, claims=claims, source=hashlib.sha256(source).hexdigest()[:20])
+
+
+def find_paper(name: str) -> "Paper":
+    """The paper of a key, or of a user's own file.py; InputError lists what exists."""
+    if name.endswith(".py"):
+        return paper_of(_module_from_file(Path(name), spec=name))
+    known = papers()
+    if name not in known:
+        import difflib
+
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
+        raise InputError(f"no paper has the key {name!r}: {hint}")
+    return known[name]
+
+
+def _module_from_file(path: Path, *, spec: str) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"{spec!r} does not name a file")
     module_spec = importlib.util.spec_from_file_location(f"contexture_user_{path.stem}", path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -89,6 +135,16 @@ def from_file(spec: str, room: str) -> type[Any]:
         module_spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def from_file(spec: str, room: str) -> type[Any]:
+    """Load a user's own class from "path/to/file.py:ClassName" and check that its card fits the room."""
+    path_text, _, name = spec.rpartition(":")
+    path = Path(path_text)
+    if not path_text or not path.is_file():
+        raise InputError(f"{spec!r} does not name a file: write it as path/to/file.py:ClassName")
+    module = _module_from_file(path, spec=spec)
     cls = getattr(module, name, None)
     if not isinstance(cls, type):
         raise InputError(f"{path} defines no class {name!r}")

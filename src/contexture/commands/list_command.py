@@ -1,4 +1,4 @@
-"""`contexture list tasks|learners|mixers|metrics`: what is registered, from the cards."""
+"""`contexture list tasks|learners|mixers|metrics|papers`: what is registered, from the cards."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ HEADINGS = {
     "mixers": ("year", "name", "summary", "paper", "causal", "state", "cost"),
     "tasks": ("name", "episodes", "metric", "summary", "paper"),
     "metrics": ("name", "better", "summary"),
+    "papers": ("year", "name", "claims", "title", "arxiv"),
 }
 
 
@@ -24,6 +25,13 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
         return [
             {"name": name, "better": _better(metric), "summary": metric.summary} for name, metric in METRICS.items()
+        ]
+    if what == "papers":
+        from contexture.discovery import papers
+
+        return [
+            {"year": p.year, "name": p.key, "claims": len(p.claims), "title": p.title, "arxiv": p.arxiv}
+            for p in sorted(papers().values(), key=lambda paper: (paper.year, paper.key))
         ]
     from contexture.discovery import registered
 

@@ -14,15 +14,18 @@ from torch import nn
 from contexture import discovery
 from contexture.errors import InputError
 from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.tokens import TokenModel, TokenModelConfig
 from contexture.protocols import Task
 from contexture.training.schedule import ScheduleConfig
 
+ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig
 Precision = Literal["fp32", "bf16", "fp64"]
 PRECISIONS = ("fp32", "bf16", "fp64")
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
     "tokens": (TokenModelConfig, TokenModel),
+    "self-attention": (SelfAttentionConfig, SelfAttentionModel),
 }
 
 
@@ -77,7 +80,7 @@ class TrainingConfig:
     """
 
     task: TaskChoice
-    model: PairsModelConfig | TokenModelConfig
+    model: ModelConfig
     steps: int
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -135,7 +138,7 @@ class TrainingConfig:
         return cls(**{**values, **nested})
 
 
-def build_model(config: PairsModelConfig | TokenModelConfig, *, generator: torch.Generator) -> nn.Module:
+def build_model(config: ModelConfig, *, generator: torch.Generator) -> nn.Module:
     """The model that a configuration describes, with fresh weights."""
     model = next(built for described, built in _MODELS.values() if isinstance(config, described))
     made = model(config, generator=generator)
@@ -143,13 +146,13 @@ def build_model(config: PairsModelConfig | TokenModelConfig, *, generator: torch
     return made
 
 
-def model_to_json(config: PairsModelConfig | TokenModelConfig) -> dict[str, Any]:
+def model_to_json(config: ModelConfig) -> dict[str, Any]:
     """A model's configuration in plain values, with its kind."""
     kind = next(name for name, (described, _) in _MODELS.items() if isinstance(config, described))
     return {"kind": kind, **asdict(config)}
 
 
-def model_from_json(values: Mapping[str, Any]) -> PairsModelConfig | TokenModelConfig:
+def model_from_json(values: Mapping[str, Any]) -> ModelConfig:
     """The configuration that `model_to_json` wrote; InputError for an unknown kind or field."""
     rest = dict(values)
     kind = rest.pop("kind", None)
@@ -159,5 +162,5 @@ def model_from_json(values: Mapping[str, Any]) -> PairsModelConfig | TokenModelC
         made = _MODELS[kind][0](**rest)
     except TypeError as error:
         raise InputError(f"the configuration of a {kind} model cannot be read: {error}") from error
-    assert isinstance(made, PairsModelConfig | TokenModelConfig)
+    assert isinstance(made, ModelConfig)
     return made

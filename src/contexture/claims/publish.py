@@ -1,0 +1,48 @@
+"""Published claims: results/KEY.json, with machine, versions, command and commit beside the numbers.
+
+A publication replaces the claims that it measured and keeps the paper's others, each with the surroundings that it was
+measured in.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contexture.claims.harness import Result, document
+from contexture.claims.protocol import Paper
+from contexture.store.environment import environment
+from contexture.store.results import read_result, write_result
+
+
+def publish(paper: Paper, results: Sequence[Result], folder: Path, *, command: str) -> Path:
+    """Write a paper's results and return the file's path."""
+    path = folder / f"{paper.key}.json"
+    order = [claim.name for claim in paper.claims]
+    here = {"command": command, "environment": environment()}
+    fresh = [{**claim, "measured_by": here} for claim in document(paper, list(results))["claims"]]
+    done = {claim["name"] for claim in fresh}
+    kept = [claim for claim in published_claims(path) if claim["name"] not in done and claim["name"] in order]
+    claims = sorted([*fresh, *kept], key=lambda claim: order.index(claim["name"]))
+    write_result(
+        path,
+        {
+            **document(paper, []),
+            "seconds": round(sum(claim["seconds"] for claim in claims), 3),
+            "processor_seconds": round(sum(claim["processor_seconds"] for claim in claims), 3),
+            "claims": claims,
+        },
+    )
+    return path
+
+
+def published_claims(path: Path) -> list[dict[str, Any]]:
+    """The claims of a published file, [] if there is none."""
+    return list(read_result(path)["claims"]) if path.is_file() else []
+
+
+def published(paper: Paper, folder: Path) -> list[Result]:
+    """A paper's published results, in the order of its claims."""
+    return [
+        Result.from_json({name: value for name, value in claim.items() if name != "measured_by"})
+        for claim in published_claims(folder / f"{paper.key}.json")
+    ]

@@ -1,0 +1,64 @@
+r"""Weights set by hand, under which layers of linear self-attention are steps of gradient descent.
+
+One head with W_Q = W_K = (I 0; 0 0) scores <x_j, x>. With W_V = (0 0; 0 -1) and P = rate I it adds to every y-slot
+-rate (1/n) sum_j r_j <x_j, x>, where r_j is token j's y-slot: one step of gradient descent on the mean squared error,
+after which the y-slots hold residuals, so that the next layer takes the next step. With -gamma I in place of the 0 in
+W_V, x is shrunk along the directions that the examples already cover,
+
+    x <- (I - gamma (1/n) X'X) x,
+
+the curvature correction GD++ of von Oswald et al. 2022, arXiv:2212.07677. W_Q = (A 0; 0 0) preconditions by A
+(Ahn et al. 2023; Mahankali et al. 2023; Zhang et al. 2023).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel
+
+
+def descent(
+    num_features: int,
+    *,
+    num_steps: int,
+    rate: float,
+    curvature: float = 0.0,
+    preconditioner: Float[Tensor, "features features"] | None = None,
+    weights: str = "linear",
+) -> SelfAttentionModel:
+    """A model in fp64 whose layers are gradient steps of the given rate; curvature is the gamma of GD++.
+
+    >>> model = descent(1, num_steps=2, rate=0.5)
+    >>> x, y = torch.ones(1, 2, 1, dtype=torch.float64), torch.tensor([[2.0, 4.0]], dtype=torch.float64)
+    >>> [said.item() for said in model.read_outs(x, y, 2 * torch.ones(1, 1, 1, dtype=torch.float64))]
+    [3.0, 4.5]
+    """
+    config = SelfAttentionConfig(num_features=num_features, num_layers=num_steps, weights=weights)
+    model = SelfAttentionModel(config, generator=torch.Generator().manual_seed(0)).double()
+    for layer in model.layers:
+        assert isinstance(layer, SelfAttention)
+        set_step(layer, rate=rate, curvature=curvature, preconditioner=preconditioner)
+    return model.eval().requires_grad_(False)
+
+
+def set_step(
+    layer: SelfAttention, *, rate: float, curvature: float = 0.0, preconditioner: Tensor | None = None
+) -> None:
+    """Set the weights of a layer with one head to one step."""
+    width = layer.output.num_out
+    features = torch.eye(width, dtype=torch.float64)
+    features[-1, -1] = 0
+    stretched = features.clone()
+    if preconditioner is not None:
+        stretched[:-1, :-1] = preconditioner
+    value = -curvature * features
+    value[-1, -1] = -rate
+    for leaf, matrix in (
+        (layer.query, stretched),
+        (layer.key, features),
+        (layer.value, value),
+        (layer.output, torch.eye(width, dtype=torch.float64)),
+    ):
+        with torch.no_grad():
+            leaf.weight.copy_(matrix)

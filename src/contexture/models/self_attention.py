@@ -1,0 +1,138 @@
+r"""Layers of self-attention alone over pairs, without norms, feed-forward or positions: what theory is proved about.
+
+    token e_j = (x_j, y_j) for j = 1..n,  query e = (x, 0)
+    e <- e + sum_h P_h sum_{j<=n} weigh_j(<W_Q,h e, W_K,h e_j>) W_V,h e_j          a layer
+    prediction = -(the query's last entry after all layers)
+
+weigh is s/n for linear attention, exp(s) / sum exp(s) for softmax, and further kernels below. Queries are read by
+nobody, so many can stand in one prompt. Von Oswald et al. 2022, arXiv:2212.07677 (the sign of the read-out is theirs).
+Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, features]; tokens [batch, items, width].
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from contexture.errors import InputError
+from contexture.leaves.linear import Linear
+from contexture.models.pairs import PairsOutput
+
+Weigh = Callable[[Float[Tensor, "batch heads items context"]], Tensor]
+
+
+def linear_weights(scores: Float[Tensor, "batch heads items context"]) -> Tensor:
+    """s / n."""
+    return scores / scores.shape[-1]
+
+
+def softmax_weights(scores: Float[Tensor, "batch heads items context"]) -> Tensor:
+    """exp(s) / sum exp(s)."""
+    return scores.softmax(-1)
+
+
+WEIGHTS: Mapping[str, Weigh] = {"linear": linear_weights, "softmax": softmax_weights}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAttentionConfig:
+    """The shape of a model of attention layers over pairs; `std` is that of its weights at the start.
+
+    A looped model applies its one layer `num_layers` times.
+    """
+
+    num_features: int
+    num_layers: int = 1
+    num_heads: int = 1
+    weights: str = "linear"
+    looped: bool = False
+    std: float = 0.02
+
+    def __post_init__(self) -> None:
+        if min(self.num_features, self.num_layers, self.num_heads) < 1:
+            raise InputError("a model of self-attention needs at least one feature, one layer and one head")
+        if self.weights not in WEIGHTS:
+            raise InputError(f"attention weighs by {', '.join(WEIGHTS)}, not by {self.weights!r}")
+
+
+class SelfAttention(nn.Module):
+    """One layer with heads as wide as the tokens, and a residual connection."""
+
+    def __init__(
+        self, width: int, *, num_heads: int, weigh: Weigh, generator: torch.Generator, std: float = 0.02
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.weigh = num_heads, weigh
+        inner, gain = width * num_heads, std * width**0.5
+        self.query = Linear(width, inner, generator=generator, bias=False, gain=gain)
+        self.key = Linear(width, inner, generator=generator, bias=False, gain=gain)
+        self.value = Linear(width, inner, generator=generator, bias=False, gain=gain)
+        self.output = Linear(inner, width, generator=generator, bias=False, gain=std * inner**0.5)
+
+    def forward(self, tokens: Float[Tensor, "batch items width"], num_context: int) -> Tensor:
+        """Every token reads the first `num_context` ones."""
+        context = tokens[:, :num_context]
+        q, k, v = self._heads(self.query(tokens)), self._heads(self.key(context)), self._heads(self.value(context))
+        read = self.weigh(q @ k.mT) @ v
+        return tokens + self.output(read.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Float[Tensor, "batch heads items width"]:
+        return torch.unflatten(x, -1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class SelfAttentionModel(nn.Module):
+    """Layers of attention over pairs, which answer a query after a context.
+
+    >>> config = SelfAttentionConfig(num_features=2, num_layers=3)
+    >>> model = SelfAttentionModel(config, generator=torch.Generator().manual_seed(0))
+    >>> model.answer(torch.ones(4, 5, 2), torch.ones(4, 5), torch.ones(4, 7, 2)).shape
+    torch.Size([4, 7])
+    """
+
+    def __init__(self, config: SelfAttentionConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(
+            SelfAttention(
+                config.num_features + 1,
+                num_heads=config.num_heads,
+                weigh=WEIGHTS[config.weights],
+                generator=generator,
+                std=config.std,
+            )
+            for _ in range(1 if config.looped else config.num_layers)
+        )
+
+    def forward(self, x: Float[Tensor, "batch time features"], y: Float[Tensor, "batch time"]) -> PairsOutput:
+        """Predict the last y alone, from its x and the pairs before it: mean [batch, 1]."""
+        return PairsOutput(mean=self.answer(x[:, :-1], y[:, :-1], x[:, -1:]))
+
+    def answer(
+        self,
+        x: Float[Tensor, "batch time features"],
+        y: Float[Tensor, "batch time"],
+        queries: Float[Tensor, "batch queries features"],
+    ) -> Float[Tensor, "batch queries"]:
+        """Predict every query after all of the pairs."""
+        return self.read_outs(x, y, queries)[-1]
+
+    def read_outs(
+        self,
+        x: Float[Tensor, "batch time features"],
+        y: Float[Tensor, "batch time"],
+        queries: Float[Tensor, "batch queries features"],
+    ) -> list[Float[Tensor, "batch queries"]]:
+        """The prediction as it stands after each layer."""
+        unknown = queries.new_zeros(*queries.shape[:2], 1)
+        tokens = torch.cat((torch.cat((x, y.unsqueeze(-1)), 2), torch.cat((queries, unknown), 2)), 1)
+        said = []
+        for layer in self.sequence():
+            tokens = layer(tokens, x.shape[1])
+            said.append(-tokens[:, x.shape[1] :, -1])
+        return said
+
+    def sequence(self) -> list[nn.Module]:
+        """The layers in the order in which they are applied."""
+        return list(self.layers) * (self.config.num_layers if self.config.looped else 1)
