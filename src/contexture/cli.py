@@ -187,10 +187,11 @@ def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "check",
         help="hold your own mixer, learner or task to the laws",
         formatter_class=_Formatter,
-        description="examples:\n  contexture check mixers mine.py:MyMixer\n  contexture check learners ridge\n",
+        description="examples:\n  contexture check mixers mine.py:MyMixer\n  contexture check learners ridge\n"
+        "  contexture check papers mine.py\n",
     )
-    parser.add_argument("room", choices=("mixers", "learners", "tasks"))
-    parser.add_argument("name", help="a registered name, or file.py:ClassName")
+    parser.add_argument("room", choices=("mixers", "learners", "tasks", "papers"))
+    parser.add_argument("name", help="a registered name, or file.py:ClassName (papers: file.py)")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -98,14 +98,14 @@ def paper_of(module: ModuleType) -> "Paper":
 
     from contexture.claims.protocol import Claim, Paper
 
-    paper = vars(module).get("PAPER")
+    paper, file = vars(module).get("PAPER"), getattr(module, "__file__", None)
     if not isinstance(paper, Paper):
-        raise InputError(f"{module.__file__} defines no PAPER = Paper(...)")
+        raise InputError(f"{file or module} defines no PAPER = Paper(...)")
     claims = tuple(value for value in vars(module).values() if isinstance(value, Claim))
     names = [claim.name for claim in claims]
     if not claims or len(set(names)) < len(names):
-        raise InputError(f"{module.__file__} needs claims, each with a name of its own, but has {names}")
-    source = Path(module.__file__ or "").read_bytes() if module.__file__ else b""
+        raise InputError(f"{file or module} needs claims, each with a name of its own, but has {names}")
+    source = Path(file).read_bytes() if file else b""
     return replace(paper, claims=claims, source=hashlib.sha256(source).hexdigest()[:20])
 
 

@@ -40,12 +40,16 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axes:
-    """What a claim's figure shows: words for both axes, and which of them are logarithmic."""
+    """What a claim's figure shows: words for both axes, which of them are logarithmic.
+
+    rule: whether y is the quantity of the threshold, which is then ruled across.
+    """
 
     x: str
     y: str
     log_x: bool = False
     log_y: bool = False
+    rule: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""`contexture check ROOM NAME`: hold a mixer, a learner or a task to the laws; a broken one is exit status 1."""
+"""`contexture check ROOM NAME`: hold a mixer, a learner, a task or a paper to the laws; a broken one is exit status 1."""
 
 import argparse
 from typing import Any
@@ -8,11 +8,14 @@ from contexture.commands.console import say
 
 def run(options: argparse.Namespace) -> int:
     """Run the laws that the card makes apply, and name the first that is broken."""
-    from contexture.discovery import find
-    from contexture.testing import LawError
+    from contexture.discovery import find, find_paper
+    from contexture.testing import LawError, check_paper
 
     try:
-        _check(options.room, find(options.name, options.room))
+        if options.room == "papers":
+            check_paper(find_paper(options.name))
+        else:
+            _check(options.room, find(options.name, options.room))
     except LawError as broken:
         say(f"{options.name} breaks the {broken}")
         return 1

@@ -42,7 +42,7 @@ SOFTMAX_RATE = 1.0
 CURVATURE = 0.4
 NUM_STEPS = 5
 ROUNDING = "both sides are sums of some hundred products in double precision, which agree to about 1e-15"
-BY_LAYER = Axes(x="layers", y="difference from gradient descent, relative", log_y=True)
+BY_LAYER = Axes(x="layers", y="difference from gradient descent, relative", log_y=True, rule=True)
 
 
 def steps(x: Tensor, y: Tensor, queries: Tensor, *, rate: float, curvature: float = 0.0) -> list[Tensor]:
@@ -128,7 +128,7 @@ def construction_softmax(run: Run) -> Samples:
     threshold=1e-10,
     direction="below",
     why=ROUNDING,
-    axes=Axes(x="layers", y="difference from GD++, relative", log_y=True),
+    axes=Axes(x="layers", y="difference from GD++, relative", log_y=True, rule=True),
 )
 def curvature(run: Run) -> Samples:
     """Five layers of GD++ against the filter that such steps amount to."""

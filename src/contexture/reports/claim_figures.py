@@ -74,7 +74,7 @@ def _wrapped(text: str) -> str:
 
 
 def _draw_lines(axes: "Axes", result: Result) -> None:
-    about = result.axes or {"x": "", "y": "", "log_x": False, "log_y": False}
+    about = result.axes or {"x": "", "y": "", "log_x": False, "log_y": False, "rule": False}
     for index, (name, line) in enumerate(result.lines.items()):
         colour = LIGHT[f"hue-{index % NUM_HUES + 1}"]
         mean, low, high = (_drawable(line[part], log=about["log_y"]) for part in ("y", "low", "high"))
@@ -83,11 +83,15 @@ def _draw_lines(axes: "Axes", result: Result) -> None:
         axes.plot(line["x"], mean, color=colour, linewidth=2, marker=marker, markersize=5, label=name)
     if about["log_x"]:
         axes.set_xscale("log")
-    if about["log_y"]:
-        axes.set_yscale("log")
+    ends = [y for line in result.lines.values() for y in (*line["low"], *line["high"])]
+    if about["rule"]:
+        ends.append(result.threshold)
+        axes.axhline(result.threshold, color=LIGHT["muted"], linewidth=1.4, dashes=(1.5, 2.5), label="threshold")
+    low, high = shared.padded(_drawable(ends, log=about["log_y"]), log=about["log_y"])
+    shared.number_y(axes, low, high, log=about["log_y"])
     axes.minorticks_off()
     axes.set_xlabel(about["x"], color=LIGHT["muted"])
-    axes.set_ylabel(about["y"], color=LIGHT["muted"])
+    axes.set_ylabel(about["y"], color=LIGHT["muted"], fontsize=11)
     _whole_ticks(axes, list(result.lines.values()))
     axes.legend(frameon=False, labelcolor=LIGHT["ink"], fontsize=10)
 
