@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.learners.classical.linear import LinearLearner
+from contexture.protocols import Pairs
 
 Predictor = Callable[
     [
@@ -27,6 +28,21 @@ Predictor = Callable[
     ],
     Float[Tensor, "batch queries"],
 ]
+
+
+class Asked(NamedTuple):
+    """Prompts: examples x, y, and queries with the targets that nobody is shown."""
+
+    x: Tensor
+    y: Tensor
+    queries: Tensor
+    targets: Tensor
+
+
+def ask(pairs: Pairs, *, num_queries: int = 1) -> Asked:
+    """Episodes whose last examples are the queries."""
+    shown = pairs.time - num_queries
+    return Asked(pairs.x[:, :shown], pairs.y[:, :shown], pairs.x[:, shown:], pairs.y[:, shown:])
 
 
 def linear_predictor(learner: LinearLearner) -> Predictor:

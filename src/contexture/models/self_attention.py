@@ -11,8 +11,11 @@ Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, fea
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,7 +43,8 @@ WEIGHTS: Mapping[str, Weigh] = {"linear": linear_weights, "softmax": softmax_wei
 class SelfAttentionConfig:
     """The shape of a model of attention layers over pairs; `std` is that of its weights at the start.
 
-    A looped model applies its one layer `num_layers` times.
+    A looped model applies its one layer `num_layers` times. `embed` are the sizes of a perceptron's layers that x
+    passes first. A model that writes "targets" alone leaves the x of every token as it is.
     """
 
     num_features: int
@@ -48,23 +52,40 @@ class SelfAttentionConfig:
     num_heads: int = 1
     weights: str = "linear"
     looped: bool = False
+    embed: tuple[int, ...] = ()
+    writes: Literal["all", "targets"] = "all"
     std: float = 0.02
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "embed", tuple(self.embed))
         if min(self.num_features, self.num_layers, self.num_heads) < 1:
             raise InputError("a model of self-attention needs at least one feature, one layer and one head")
         if self.weights not in WEIGHTS:
             raise InputError(f"attention weighs by {', '.join(WEIGHTS)}, not by {self.weights!r}")
+        if self.writes not in ("all", "targets"):
+            raise InputError(f"a layer writes all or targets, not {self.writes!r}")
+
+    @property
+    def width(self) -> int:
+        """The width of a token."""
+        return (self.embed[-1] if self.embed else self.num_features) + 1
 
 
 class SelfAttention(nn.Module):
     """One layer with heads as wide as the tokens, and a residual connection."""
 
     def __init__(
-        self, width: int, *, num_heads: int, weigh: Weigh, generator: torch.Generator, std: float = 0.02
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        weigh: Weigh,
+        generator: torch.Generator,
+        std: float = 0.02,
+        targets_only: bool = False,
     ) -> None:
         super().__init__()
-        self.num_heads, self.weigh = num_heads, weigh
+        self.num_heads, self.weigh, self.targets_only = num_heads, weigh, targets_only
         inner, gain = width * num_heads, std * width**0.5
         self.query = Linear(width, inner, generator=generator, bias=False, gain=gain)
         self.key = Linear(width, inner, generator=generator, bias=False, gain=gain)
@@ -76,7 +97,10 @@ class SelfAttention(nn.Module):
         context = tokens[:, :num_context]
         q, k, v = self._heads(self.query(tokens)), self._heads(self.key(context)), self._heads(self.value(context))
         read = self.weigh(q @ k.mT) @ v
-        return tokens + self.output(read.transpose(1, 2).flatten(2))
+        written = self.output(read.transpose(1, 2).flatten(2))
+        if self.targets_only:
+            written = F.pad(written[..., -1:], (written.shape[-1] - 1, 0))
+        return tokens + written
 
     def _heads(self, x: Tensor) -> Float[Tensor, "batch heads items width"]:
         return torch.unflatten(x, -1, (self.num_heads, -1)).transpose(1, 2)
@@ -94,13 +118,16 @@ class SelfAttentionModel(nn.Module):
     def __init__(self, config: SelfAttentionConfig, *, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
+        sizes = (config.num_features, *config.embed)
+        self.embed = nn.ModuleList(Linear(before, after, generator=generator) for before, after in pairwise(sizes))
         self.layers = nn.ModuleList(
             SelfAttention(
-                config.num_features + 1,
+                config.width,
                 num_heads=config.num_heads,
                 weigh=WEIGHTS[config.weights],
                 generator=generator,
                 std=config.std,
+                targets_only=config.writes == "targets",
             )
             for _ in range(1 if config.looped else config.num_layers)
         )
@@ -125,13 +152,20 @@ class SelfAttentionModel(nn.Module):
         queries: Float[Tensor, "batch queries features"],
     ) -> list[Float[Tensor, "batch queries"]]:
         """The prediction as it stands after each layer."""
-        unknown = queries.new_zeros(*queries.shape[:2], 1)
-        tokens = torch.cat((torch.cat((x, y.unsqueeze(-1)), 2), torch.cat((queries, unknown), 2)), 1)
+        features = self.features(torch.cat((x, queries), 1))
+        targets = torch.cat((y, queries.new_zeros(queries.shape[:2])), 1)
+        tokens = torch.cat((features, targets.unsqueeze(-1)), 2)
         said = []
         for layer in self.sequence():
             tokens = layer(tokens, x.shape[1])
             said.append(-tokens[:, x.shape[1] :, -1])
         return said
+
+    def features(self, x: Float[Tensor, "batch items features"]) -> Float[Tensor, "batch items embedded"]:
+        """What stands in a token for x: x itself, or what the perceptron makes of it."""
+        for index, layer in enumerate(self.embed):
+            x = layer(F.gelu(x) if index else x)
+        return x
 
     def sequence(self) -> list[nn.Module]:
         """The layers in the order in which they are applied."""
