@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,7 +30,11 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """A claim as measured. `as_expected` is what the exit status goes by; `lines` are the figure's, by name."""
+    """A claim as measured. `as_expected` is what the exit status goes by; `lines` are the figure's, by name.
+
+    seconds: of the processor, for the claim, its reference and its control, with the training of the `models` that they
+    use (their own seconds by the hash of their configuration), whether that was done now or before.
+    """
 
     name: str
     sentence: str
@@ -48,9 +52,9 @@ class Result:
     control: Side
     seeds: int
     seconds: float
-    processor_seconds: float
     as_expected: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, float] = field(default_factory=dict)
     axes: Mapping[str, Any] | None = None
     lines: Mapping[str, Line] = field(default_factory=dict)
     leaves_out: str = ""
@@ -75,8 +79,9 @@ def measure(claim: Claim, run: Run) -> Result:
     """
     if claim.ideal is None or claim.foil is None:
         raise InputError(f"the claim {claim.name!r} has no {'control' if claim.ideal else 'reference'}: mark one")
-    wall, processor = time.perf_counter(), time.process_time()
+    began = time.process_time()
     run.settings.clear()
+    run.models.forget()
     own = sampled(claim.measure, run)
     ideal, foil = sampled(claim.ideal.measure, run), sampled(claim.foil.measure, run)
     for what, samples in (("reference", ideal), ("control", foil)):
@@ -105,10 +110,10 @@ def measure(claim: Claim, run: Run) -> Result:
         reference=_side(claim.ideal.sentence, estimates[1]),
         control=_side(claim.foil.sentence, estimates[2]),
         seeds=len(run.seeds),
-        seconds=round(time.perf_counter() - wall, 3),
-        processor_seconds=round(time.process_time() - processor, 3),
+        seconds=round(time.process_time() - began - sum(run.models.spent) + sum(run.models.used.values()), 3),
         as_expected=expected(claim, run.scale, verdict, estimates[1], estimates[2]),
         settings=dict(run.settings),
+        models=dict(run.models.used),
         axes=None if claim.axes is None else asdict(claim.axes),
         lines=_lines(own, ideal, foil),
         leaves_out=claim.leaves_out,
@@ -159,6 +164,16 @@ def _lines(own: Samples, ideal: Samples, foil: Samples) -> dict[str, Line]:
     }
 
 
+def total_seconds(results: Iterable[Result]) -> float:
+    """What several claims take together, models that they share counted once."""
+    models: dict[str, float] = {}
+    own = 0.0
+    for result in results:
+        own += result.seconds - sum(result.models.values())
+        models |= result.models
+    return round(own + sum(models.values()), 3)
+
+
 def document(paper: Paper, results: list[Result]) -> dict[str, Any]:
     """A paper's results as `--json` prints them and results/KEY.json holds them."""
     return {
@@ -168,5 +183,6 @@ def document(paper: Paper, results: list[Result]) -> dict[str, Any]:
         "year": paper.year,
         "arxiv": paper.arxiv,
         "left_out": dict(paper.left_out),
+        "seconds": total_seconds(results),
         "claims": [result.to_json() for result in results],
     }

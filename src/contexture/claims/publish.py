@@ -4,11 +4,11 @@ A publication replaces the claims that it measured and keeps the paper's others,
 measured in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contexture.claims.harness import Result, document
+from contexture.claims.harness import Result, document, total_seconds
 from contexture.claims.protocol import Paper
 from contexture.store.environment import environment
 from contexture.store.results import read_result, write_result
@@ -23,15 +23,8 @@ def publish(paper: Paper, results: Sequence[Result], folder: Path, *, command: s
     done = {claim["name"] for claim in fresh}
     kept = [claim for claim in published_claims(path) if claim["name"] not in done and claim["name"] in order]
     claims = sorted([*fresh, *kept], key=lambda claim: order.index(claim["name"]))
-    write_result(
-        path,
-        {
-            **document(paper, []),
-            "seconds": round(sum(claim["seconds"] for claim in claims), 3),
-            "processor_seconds": round(sum(claim["processor_seconds"] for claim in claims), 3),
-            "claims": claims,
-        },
-    )
+    about = {**document(paper, []), "seconds": total_seconds(map(_result, claims))}
+    write_result(path, {**about, "claims": claims})
     return path
 
 
@@ -42,7 +35,8 @@ def published_claims(path: Path) -> list[dict[str, Any]]:
 
 def published(paper: Paper, folder: Path) -> list[Result]:
     """A paper's published results, in the order of its claims."""
-    return [
-        Result.from_json({name: value for name, value in claim.items() if name != "measured_by"})
-        for claim in published_claims(folder / f"{paper.key}.json")
-    ]
+    return [_result(claim) for claim in published_claims(folder / f"{paper.key}.json")]
+
+
+def _result(claim: Mapping[str, Any]) -> Result:
+    return Result.from_json({name: value for name, value in claim.items() if name != "measured_by"})
