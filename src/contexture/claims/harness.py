@@ -1,6 +1,6 @@
 """Measuring a claim with its reference and its control, and what comes of it as a record.
 
-    claim, run ─▶ three sets of samples ─▶ three estimates ─▶ verdict ─▶ Result (plain values, with the figure's lines)
+claim, run ─▶ three sets of samples ─▶ three estimates ─▶ verdict ─▶ Result (plain values, with the figure's lines)
 """
 
 import time

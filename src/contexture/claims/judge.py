@@ -1,10 +1,10 @@
 """From raw samples to a number, its interval, and a verdict.
 
-    value = mean(values), or mean(values) / mean(per);   interval by the two-level bootstrap, or Student's t over seeds
-    held        the whole interval lies on the claim's side of the threshold, and the control's on the other
-    not held    the whole interval lies on the wrong side
-    undecided   the interval straddles the threshold; or the control does not fail; or it is not competent
-    mechanism checked   held, where the printed number is out of reach and the property was tested in its place
+value = mean(values), or mean(values) / mean(per);   interval by the two-level bootstrap, or Student's t over seeds
+held        the whole interval lies on the claim's side of the threshold, and the control's on the other
+not held    the whole interval lies on the wrong side
+undecided   the interval straddles the threshold; or the control does not fail; or it is not competent
+mechanism checked   held, where the printed number is out of reach and the property was tested in its place
 """
 
 from dataclasses import dataclass

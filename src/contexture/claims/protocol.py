@@ -3,8 +3,8 @@
     paper ─▶ claims ─▶ samples of the claim, of its reference, of its control ─▶ (harness) interval, verdict, figure
 
 A claim is a sentence of ours and a function from a `Run` to `Samples`: raw values per seed and episode, judged by
-nobody yet. A claim that credits an ingredient has a *control*, which differs in that ingredient alone and must fail; its
-*reference* is the ideal put in the learner's place, which must hold.
+nobody yet. Its *control* differs in the one ingredient that the claim credits, and must fail; its *reference* is the
+ideal put in the learner's place, and must hold.
 
 Shapes: seeds, episodes = the two levels of sampling; points = places along the x axis of a figure.
 """
@@ -225,7 +225,7 @@ class Paper:
     """A paper, and which parts of the workbench its claims use.
 
     uses: names of registered learners, tasks and mixers. left_out: results of the abstract that are not measured, each
-    with the data or the scale that is missing; at most a third of all. claims, and the hash of the file as `source`, are filled in by discovery.
+    with the data or the scale that is missing; at most a third of all. Discovery fills in the claims, and the hash of the file as `source`.
     """
 
     key: str

@@ -1,6 +1,6 @@
 """What a claim is run with: scale, seeds, generators, device, and trained models that are kept.
 
-    seeds >= 3;   generator = f(seed, purpose, ...);   setting = the value for this scale, recorded with the result
+seeds >= 3;   generator = f(seed, purpose, ...);   setting = the value for this scale, recorded with the result
 """
 
 from collections.abc import Callable, Mapping, Sequence

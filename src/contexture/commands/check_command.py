@@ -1,4 +1,4 @@
-"""`contexture check ROOM NAME`: hold a mixer, a learner, a task or a paper to the laws; a broken one is exit status 1."""
+"""`contexture check ROOM NAME`: hold a mixer, learner, task or paper to the laws; a broken one is exit status 1."""
 
 import argparse
 from typing import Any

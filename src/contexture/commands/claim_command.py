@@ -1,4 +1,4 @@
-"""`contexture claim KEY`: measure a paper's claims, print a live table, verdicts, figures; exit status 1 on a surprise."""
+"""`contexture claim KEY`: measure a paper's claims; table, verdicts, figures; exit status 1 on a surprise."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from contexture.errors import InputError
 from contexture.store.atomic import write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from contexture.claims.folder import ClaimFolder
     from contexture.claims.harness import Result
@@ -138,9 +138,7 @@ def _write(measured: "Measured", options: argparse.Namespace) -> None:
     if options.report:
         from contexture.reports.claims_html import write_claims_report
 
-        write_claims_report(
-            measured, options.report, command=command, environment=environment(), scale=options.scale
-        )
+        write_claims_report(measured, options.report, command=command, environment=environment(), scale=options.scale)
         say(f"report: {options.report}")
     if options.publish:
         for paper, results in measured:

@@ -1,10 +1,10 @@
 r"""Comparing a predictor with algorithms: what it predicts, which weights that amounts to, how it bends to its query.
 
-    squared prediction difference   (a(x) - b(x))^2, beside b(x)^2                Akyurek et al. 2022, arXiv:2211.15661
+    squared prediction difference   (a(x) - b(x))^2, beside b(x)^2           Akyurek et al. 2022, arXiv:2211.15661
     induced weights                 the least-squares fit of w.x to a(x) over fresh x, with its R^2
-    sensitivity                     d a(x) / d x                                  von Oswald et al. 2022, arXiv:2212.07677
+    sensitivity                     d a(x) / d x                             von Oswald et al. 2022, arXiv:2212.07677
     best-matching step              argmin_k of the difference to an algorithm after k steps
-    similarity of errors            the cosine between two predictors' errors     Fu et al. 2023, arXiv:2310.17086
+    similarity of errors            the cosine between two predictors' errors  Fu et al. 2023, arXiv:2310.17086
 
 A predictor is a function from a context and queries to predictions, so that models, learners and constructions compare
 alike. Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, features].

@@ -91,9 +91,7 @@ def descent(p: Asked, *, steps: int, rate_over: float = 1.0) -> list[Tensor]:
     left = 1 - rate_over * values / values[:, -1:]
     moment = vectors.mT @ (p.x.mT @ p.y.unsqueeze(-1))
     read = p.queries @ vectors
-    return [
-        (read @ (((1 - left**k) / values).unsqueeze(-1) * moment)).squeeze(-1) for k in range(steps + 1)
-    ]
+    return [(read @ (((1 - left**k) / values).unsqueeze(-1) * moment)).squeeze(-1) for k in range(steps + 1)]
 
 
 def apart(run: Run, said_by: str) -> Samples:
@@ -102,7 +100,9 @@ def apart(run: Run, said_by: str) -> Samples:
 
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(TASK, episodes, seed=seed))
-        said = {"layers": layers, "eigenvalues": by_eigenvalues, "first order": lambda q: layers(q, order=1)}[said_by](p)
+        said = {"layers": layers, "eigenvalues": by_eigenvalues, "first order": lambda q: layers(q, order=1)}[said_by](
+            p
+        )
         parts = [difference(ours, theirs) for ours, theirs in zip(said, newton(p), strict=True)]
         gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
         return OneSeed(
@@ -147,7 +147,9 @@ def doubling(run: Run, *, learner: str) -> Samples:
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(TASK, episodes, seed=seed))
         steps = descent(p, steps=GD_STEPS)
-        stages = {"newton": newton, "eigenvalues": by_eigenvalues, "descent": lambda q: descent(q, steps=36)[::3]}[learner]
+        stages = {"newton": newton, "eigenvalues": by_eigenvalues, "descent": lambda q: descent(q, steps=36)[::3]}[
+            learner
+        ]
         said = stages(p)[first : last + 1]
         values, counts = [], best_matching_step(said, steps).double()
         groups = torch.arange(p.targets.shape[0]).chunk(8)
@@ -165,7 +167,7 @@ def doubling(run: Run, *, learner: str) -> Samples:
 
 
 @claim(
-    "To match one more of Newton's iterations, gradient descent needs a number of steps that grows by a constant factor.",
+    "To match one more of Newton's iterations, gradient descent needs steps that grow by a constant factor.",
     threshold=1.5,
     direction="above",
     why="the theory's factor is 2 in the end; a fixed number of steps a stage comes to (33 / 21)^(1/4) = 1.12",

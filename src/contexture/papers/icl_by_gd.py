@@ -50,9 +50,7 @@ ROUNDING = "both sides are sums of some hundred products in double precision, wh
 BY_LAYER = Axes(x="layers", y="difference from the steps, relative", log_y=True, rule=True)
 
 
-def steps(
-    x: Tensor, y: Tensor, queries: Tensor, *, rates: list[float], curvature: float = 0.0
-) -> list[Tensor]:
+def steps(x: Tensor, y: Tensor, queries: Tensor, *, rates: list[float], curvature: float = 0.0) -> list[Tensor]:
     """What each further step of gradient descent (GD++ with a curvature) says of the queries, by the filter."""
     values, vectors = torch.linalg.eigh(x.mT @ x / x.shape[1])
     moment = vectors.mT @ (x.mT @ y.unsqueeze(-1)) / x.shape[1]

@@ -29,11 +29,8 @@ PAPER = Paper(
 )
 
 NUM_FEATURES, EXAMPLES, NOISE = 5, 20, 0.5
-FIT = 60_000
 VARIANCES = (2.0, 1.5, 1.0, 0.5, 0.25)
-CLOSE = (
-    "fitting 105 coefficients to 60,000 prompts leaves about 105 / 60,000 of the remaining error, .1 % of the signal"
-)
+CLOSE = "fitting 105 coefficients to 20,000 prompts leaves up to 2 % of the step's square; other steps are 6 % away"
 
 
 def linear(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -104,11 +101,12 @@ def gap(
     Without `layer` the step is held against one fitted to other prompts: what fitting alone leaves.
     """
     episodes = run.setting("episodes", smoke=2048, cpu=8192)
+    fitted = run.setting("prompts fitted", smoke=20_000, cpu=100_000)
 
     def one(seed: int) -> OneSeed:
         settings = {"targets": targets, "variances": variances}
-        fit = draw(FIT, **settings, generator=run.generator(seed, "fit"))
-        other = draw(FIT, **settings, generator=run.generator(seed, "other"))
+        fit = draw(fitted, **settings, generator=run.generator(seed, "fit"))
+        other = draw(fitted, **settings, generator=run.generator(seed, "other"))
         p = draw(episodes, **settings, generator=run.generator(seed, "evaluate"))
         wanted = best_step(other, p, preconditioned=step == "preconditioned")
         said = features(p) @ best_layer(fit) if layer else best_step(fit, p, preconditioned=step == "preconditioned")
@@ -125,7 +123,7 @@ def gap(
 
 @claim(
     "For isotropic Gaussian inputs and noisy linear targets the best layer is one step of gradient descent.",
-    threshold=0.01,
+    threshold=0.03,
     direction="below",
     why=CLOSE,
 )
@@ -148,7 +146,7 @@ def isotropic_control(run: Run) -> Samples:
 
 @claim(
     "For inputs of unequal variances the best layer is one preconditioned step of gradient descent.",
-    threshold=0.01,
+    threshold=0.03,
     direction="below",
     why=CLOSE,
 )
@@ -172,7 +170,7 @@ def anisotropic_control(run: Run) -> Samples:
 @claim(
     "When only the targets change, to nonlinear functions that no rotation of the inputs changes, the best layer is "
     "still one step of gradient descent on the linear loss.",
-    threshold=0.01,
+    threshold=0.03,
     direction="below",
     why=CLOSE,
 )

@@ -1,6 +1,6 @@
 """Claims as a table: for the terminal, live or at the end, and as a page of Markdown.
 
-    claim | measured | threshold | reference | control | verdict | seconds
+claim | measured | threshold | reference | control | verdict | seconds
 """
 
 from collections.abc import Mapping, Sequence

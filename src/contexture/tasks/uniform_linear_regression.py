@@ -52,9 +52,7 @@ class UniformLinearRegression:
 
     def sample(self, batch: int, *, generator: torch.Generator) -> Pairs:
         """Draw episodes; latents: weights [batch, features]."""
-        x = uniform(
-            batch, self.num_points, self.num_features, low=-self.reach, high=self.reach, generator=generator
-        )
+        x = uniform(batch, self.num_points, self.num_features, low=-self.reach, high=self.reach, generator=generator)
         weights = normal(batch, self.num_features, generator=generator)
         return linear(x, weights, noise=self.noise, generator=generator)
 

@@ -66,7 +66,7 @@ def check_judge(judge: Judge = judging.judge) -> None:
 
 
 def check_conclusion(conclude: Conclude = judging.conclude) -> None:
-    """Hold the conclusion from a claim and its control to its law: nothing holds beside a control that does not fail."""
+    """Hold the conclusion from a claim and its control to the law: nothing holds beside a control that stands."""
     law = "controls"
     own = Estimate(value=0.1, low=0.0, high=0.2, verdict="held", competent=True)
     for verdict, competent, needs, wanted in (
@@ -82,7 +82,7 @@ def check_conclusion(conclude: Conclude = judging.conclude) -> None:
         if said != wanted:
             raise LawError(
                 law,
-                f"a claim that holds beside a control that is {verdict} (competent: {competent}) is {said}, not {wanted}",
+                f"a claim that holds beside a {verdict} control (competent: {competent}) is {said}, not {wanted}",
             )
     failing = replace(own, verdict="not-held")
     for verdict in ("not-held", "undecided"):
@@ -178,7 +178,9 @@ def _paper(paper: Paper) -> None:
             raise LawError(law, f"the claim {claim.name} of {paper.key} lacks a reference or a control")
         said = (claim.sentence, claim.why, claim.ideal.sentence, claim.foil.sentence)
         if any(len(text.split()) < 3 for text in said):
-            raise LawError(law, f"the claim {claim.name} of {paper.key} has a sentence or a reason of fewer than 3 words")
+            raise LawError(
+                law, f"the claim {claim.name} of {paper.key} has a sentence or a reason of fewer than 3 words"
+            )
         if claim.expected != "held" and not claim.tried:
             raise LawError(law, f"the claim {claim.name} is expected to be {claim.expected}: say what was tried")
 
