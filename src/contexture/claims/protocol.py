@@ -225,7 +225,8 @@ class Paper:
     """A paper, and which parts of the workbench its claims use.
 
     uses: names of registered learners, tasks and mixers. left_out: results of the abstract that are not measured, each
-    with the data or the scale that is missing; at most a third of all. Discovery fills in the claims, and the hash of the file as `source`.
+    with the data or the scale that is missing; at most a third of all. Discovery fills in the claims, and the hash of
+    the file as `source`.
     """
 
     key: str
