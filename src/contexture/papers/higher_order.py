@@ -11,6 +11,9 @@ k + 2 layers. Gradient descent M_{k+1} = M_k + b I - b M_k S is the layer m_j <-
 Shapes: x [episodes, examples, features], y [episodes, examples], queries [episodes, queries, features].
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -45,7 +48,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def start(p: Asked) -> Tensor:
     """a = 1.9 / (largest eigenvalue of S)^2, [episodes, 1, 1]."""
-    return 1.9 / torch.linalg.eigvalsh(p.x.mT @ p.x)[:, -1, None, None].square()
+    largest: Tensor = torch.linalg.eigvalsh(p.x.mT @ p.x)[:, -1, None, None]
+    return 1.9 / largest.square()
 
 
 def layers(p: Asked, *, order: int = 2) -> list[Tensor]:
@@ -94,15 +98,22 @@ def descent(p: Asked, *, steps: int, rate_over: float = 1.0) -> list[Tensor]:
     return [(read @ (((1 - left**k) / values).unsqueeze(-1) * moment)).squeeze(-1) for k in range(steps + 1)]
 
 
+PREDICTIONS: Mapping[str, Callable[[Asked], list[Tensor]]] = {
+    "layers": layers,
+    "first order": partial(layers, order=1),
+    "newton": newton,
+    "eigenvalues": by_eigenvalues,
+    "descent": lambda p: descent(p, steps=36)[::3],
+}
+
+
 def apart(run: Run, said_by: str) -> Samples:
     """The largest relative difference to Newton's iteration, over iterations."""
     episodes = run.setting("episodes", smoke=64, cpu=1024)
 
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(TASK, episodes, seed=seed))
-        said = {"layers": layers, "eigenvalues": by_eigenvalues, "first order": lambda q: layers(q, order=1)}[said_by](
-            p
-        )
+        said = PREDICTIONS[said_by](p)
         parts = [difference(ours, theirs) for ours, theirs in zip(said, newton(p), strict=True)]
         gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
         return OneSeed(
@@ -147,10 +158,7 @@ def doubling(run: Run, *, learner: str) -> Samples:
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(TASK, episodes, seed=seed))
         steps = descent(p, steps=GD_STEPS)
-        stages = {"newton": newton, "eigenvalues": by_eigenvalues, "descent": lambda q: descent(q, steps=36)[::3]}[
-            learner
-        ]
-        said = stages(p)[first : last + 1]
+        said = PREDICTIONS[learner](p)[first : last + 1]
         values, counts = [], best_matching_step(said, steps).double()
         groups = torch.arange(p.targets.shape[0]).chunk(8)
         for rows in groups:

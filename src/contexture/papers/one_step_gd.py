@@ -10,6 +10,8 @@ nothing is trained.
 Shapes: x [episodes, examples, features], y [episodes, examples], queries [episodes, 1, features].
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -76,7 +78,8 @@ def features(p: Asked) -> Tensor:
 def best_layer(p: Asked) -> Tensor:
     """The coefficients of the best combination, by least squares."""
     cubic = features(p)
-    return torch.linalg.solve(cubic.mT @ cubic, cubic.mT @ p.targets)
+    solution: Tensor = torch.linalg.solve(cubic.mT @ cubic, cubic.mT @ p.targets)
+    return solution
 
 
 def step_direction(p: Asked) -> Tensor:
@@ -104,10 +107,10 @@ def gap(
     fitted = run.setting("prompts fitted", smoke=20_000, cpu=100_000)
 
     def one(seed: int) -> OneSeed:
-        settings = {"targets": targets, "variances": variances}
-        fit = draw(fitted, **settings, generator=run.generator(seed, "fit"))
-        other = draw(fitted, **settings, generator=run.generator(seed, "other"))
-        p = draw(episodes, **settings, generator=run.generator(seed, "evaluate"))
+        drawn = partial(draw, targets=targets, variances=variances)
+        fit = drawn(fitted, generator=run.generator(seed, "fit"))
+        other = drawn(fitted, generator=run.generator(seed, "other"))
+        p = drawn(episodes, generator=run.generator(seed, "evaluate"))
         wanted = best_step(other, p, preconditioned=step == "preconditioned")
         said = features(p) @ best_layer(fit) if layer else best_step(fit, p, preconditioned=step == "preconditioned")
         distance, size = difference(said, wanted)

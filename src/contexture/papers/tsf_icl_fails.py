@@ -51,12 +51,14 @@ def cubic(windows: Tensor, queries: Tensor) -> Tensor:
     second = windows.mT @ windows / windows.shape[1]
     rows, columns = torch.triu_indices(ORDER + 1, ORDER + 1)
     # In units of the noise, so that the products are of the size of the window.
-    return (second[:, rows, columns].unsqueeze(-1) / NOISE**2 * queries.unsqueeze(1)).flatten(1)
+    products: Tensor = second[:, rows, columns].unsqueeze(-1) / NOISE**2 * queries.unsqueeze(1)
+    return products.flatten(1)
 
 
 def fit(features: Tensor, targets: Tensor) -> Tensor:
     """The coefficients of the best combination."""
-    return torch.linalg.lstsq(features, targets.unsqueeze(1)).solution.squeeze(1)
+    solution: Tensor = torch.linalg.lstsq(features, targets.unsqueeze(1)).solution
+    return solution.squeeze(1)
 
 
 def predictions(run: Run, seed: int, *, examples: int, reader: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,7 +188,7 @@ def roll_out(run: Run, *, reader: str, told: bool = False) -> Samples:
     leaves_out="a few prompts in some thousand run away instead, as a cubic map can; each counts as the variance",
     threshold=0.01,
     direction="below",
-    why="an exponential with the process's largest root, .78^100, would leave 1e-11; a forecast that is told keeps a third",
+    why="an exponential with the process's largest root, .78^100, leaves 1e-11; a told forecast keeps about a quarter",
     axes=Axes(x="steps ahead", y="square of the forecast over the variance, median", log_y=True),
 )
 def collapse(run: Run) -> Samples:

@@ -87,8 +87,8 @@ def _draw_lines(axes: "Axes", result: Result) -> None:
     if about["rule"]:
         ends.append(result.threshold)
         axes.axhline(result.threshold, color=LIGHT["muted"], linewidth=1.4, dashes=(1.5, 2.5), label="threshold")
-    low, high = shared.padded(_drawable(ends, log=about["log_y"]), log=about["log_y"])
-    shared.number_y(axes, low, high, log=about["log_y"])
+    bottom, top = shared.padded(_drawable(ends, log=about["log_y"]), log=about["log_y"])
+    shared.number_y(axes, bottom, top, log=about["log_y"])
     axes.minorticks_off()
     axes.set_xlabel(about["x"], color=LIGHT["muted"])
     axes.set_ylabel(about["y"], color=LIGHT["muted"], fontsize=11)

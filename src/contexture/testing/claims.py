@@ -69,14 +69,15 @@ def check_conclusion(conclude: Conclude = judging.conclude) -> None:
     """Hold the conclusion from a claim and its control to the law: nothing holds beside a control that stands."""
     law = "controls"
     own = Estimate(value=0.1, low=0.0, high=0.2, verdict="held", competent=True)
-    for verdict, competent, needs, wanted in (
+    cases: tuple[tuple[Verdict, bool | None, bool, Verdict], ...] = (
         ("not-held", True, True, "held"),
         ("held", True, True, "undecided"),
         ("undecided", True, True, "undecided"),
         ("not-held", False, True, "undecided"),
         ("not-held", None, True, "undecided"),
         ("not-held", False, False, "held"),
-    ):
+    )
+    for verdict, competent, needs, wanted in cases:
         foil = replace(own, verdict=verdict, competent=competent)
         said, _ = conclude(own, foil, needs_competence=needs)
         if said != wanted:
@@ -85,7 +86,8 @@ def check_conclusion(conclude: Conclude = judging.conclude) -> None:
                 f"a claim that holds beside a {verdict} control (competent: {competent}) is {said}, not {wanted}",
             )
     failing = replace(own, verdict="not-held")
-    for verdict in ("not-held", "undecided"):
+    others: tuple[Verdict, ...] = ("not-held", "undecided")
+    for verdict in others:
         said, _ = conclude(replace(own, verdict=verdict), failing, needs_competence=True, mechanism=True)
         if said != verdict:
             raise LawError(law, f"a claim that is {verdict} by itself becomes {said} beside its control")
@@ -113,12 +115,13 @@ _SEEDS = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
 
 def _sides(judge: Judge) -> None:
     small = 0.01 * _EPISODES
-    for direction, centre, wanted in (
+    cases: tuple[tuple[Direction, float, Verdict], ...] = (
         ("below", 0.5, "held"),
         ("below", 1.5, "not-held"),
         ("above", 1.5, "held"),
         ("above", 0.5, "not-held"),
-    ):
+    )
+    for direction, centre, wanted in cases:
         said = judge(_spread_over(0 * _SEEDS, small, centre=centre), threshold=1.0, direction=direction)
         if said.verdict != wanted:
             raise LawError("sides", f"{centre} wanted {direction} 1 is {said.verdict}, not {wanted}")
@@ -128,7 +131,8 @@ def _sides(judge: Judge) -> None:
 
 def _straddling(judge: Judge) -> None:
     wide = _spread_over(0 * _SEEDS, 10 * _EPISODES, centre=0.95)
-    for direction in ("below", "above"):
+    directions: tuple[Direction, ...] = ("below", "above")
+    for direction in directions:
         said = judge(wide, threshold=1.0, direction=direction)
         if said.verdict != "undecided":
             raise LawError("straddling", f"0.95 of a spread of 10 wanted {direction} 1 is {said.verdict}")
