@@ -114,3 +114,8 @@ def test_no_absolute_path_of_a_machine_is_tracked() -> None:
 def test_help_needs_no_torch() -> None:
     code = "import sys; from contexture.cli import parser; parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_discovery_and_the_command_line_import_papers() -> None:
+    rooms = {room_of(path) for path in modules() if "papers" in imported_rooms(path)}
+    assert rooms <= {"papers", "discovery", "commands", "cli"}

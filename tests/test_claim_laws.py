@@ -3,12 +3,14 @@
 import types
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from contexture.claims import judge as judging
 from contexture.claims.judge import Estimate, conclude, judge, side
+from contexture.claims.models import ModelCache
 from contexture.claims.protocol import OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.discovery import paper_of, papers
@@ -23,8 +25,8 @@ def test_the_judge_keeps_its_laws() -> None:
 
 
 @pytest.mark.parametrize("key", papers())
-def test_every_paper_keeps_the_laws(key: str) -> None:
-    check_paper(papers()[key])
+def test_every_paper_keeps_the_laws(key: str, tmp_path: Path) -> None:
+    check_paper(papers()[key], run=Run(models=ModelCache(tmp_path)))
 
 
 def always_held(samples: Samples, *, threshold: float, direction: str, spread: str = "episodes") -> Estimate:

@@ -92,7 +92,7 @@ def best_step(fit: Asked, p: Asked, *, preconditioned: bool) -> Tensor:
     if not preconditioned:
         return best_first_rate(*fit) * (p.queries @ step_direction(p).unsqueeze(-1)).squeeze(-1)
     products = step_direction(fit) * fit.queries[:, 0]
-    rates = torch.linalg.solve(products.mT @ products, products.mT @ fit.targets)
+    rates: Tensor = torch.linalg.solve(products.mT @ products, products.mT @ fit.targets)
     return (step_direction(p) * p.queries[:, 0]) @ rates
 
 

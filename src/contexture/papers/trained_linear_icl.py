@@ -189,7 +189,7 @@ def competitive(run: Run) -> Samples:
     return risk(run, limit(LONG), Prompts(examples=LONG), lengths=LENGTHS, name="trained on 500")
 
 
-@competitive.reference("least squares")
+@competitive.reference("least squares on each prompt")
 def competitive_reference(run: Run) -> Samples:
     """The best linear predictor of each prompt."""
     return risk(run, linear_predictor(OLS()), Prompts(examples=LONG))
