@@ -126,6 +126,29 @@ def test_bad_input_is_one_sentence_and_exit_status_2(call: Call, arguments: list
     assert "Traceback" not in err
 
 
+def test_papers_are_listed_with_their_claims(call: Call) -> None:
+    status, out, _ = call("list", "papers", "--json")
+    listed = {row["name"]: row for row in json.loads(out)}
+    assert status == 0
+    assert listed.keys() == papers().keys()
+    assert listed["icl-by-gd"]["claims"] == len(papers()["icl-by-gd"].claims) > 5
+
+
+def test_your_own_paper_is_held_to_the_laws(call: Call) -> None:
+    status, out, _ = call("check", "papers", "own.py")
+    assert (status, out.strip()) == (0, "own.py keeps the laws of papers")
+    status, _, err = call("check", "papers", "wrong.py")
+    assert status == 1
+    assert "law of claims" in err
+
+
+def test_a_model_of_attention_survives_its_configuration() -> None:
+    config = TrainingConfig(
+        task=TaskChoice(name="sine"), model=SelfAttentionConfig(num_features=1, embed=(4, 3), writes="targets"), steps=2
+    )
+    assert TrainingConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
 def test_what_stands_is_not_measured_again(call: Call) -> None:
     paper, folder = find_paper("own.py"), ClaimFolder(Path("runs"))
     (claim,) = paper.claims
