@@ -267,3 +267,20 @@ def test_the_page_holds_what_is_published() -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     assert stale == [], "run: contexture claim --page docs/claims.md"
+
+
+@pytest.mark.parametrize("key", papers())
+def test_what_is_published_was_measured_against_what_the_paper_says_now(key: str) -> None:
+    paper = papers()[key]
+    held = published(paper, Path(__file__).resolve().parent.parent / "results")
+    for result in held:
+        claim = paper.claim(result.name)
+        assert (result.sentence, result.threshold, result.direction) == (
+            claim.sentence,
+            claim.threshold,
+            claim.direction,
+        )
+        assert claim.ideal is not None
+        assert claim.foil is not None
+        assert (result.reference.sentence, result.control.sentence) == (claim.ideal.sentence, claim.foil.sentence)
+    assert {result.name for result in held} == {claim.name for claim in paper.claims}
