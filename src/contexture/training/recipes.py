@@ -26,7 +26,7 @@ def linear_regression(*, seed: int = 0) -> TrainingConfig:
         batch=128,
         block=64,
         seed=seed,
-        precision="bf16",
+        precision="auto",
         evaluate_every=200,
         checkpoint_every=200,
     )
