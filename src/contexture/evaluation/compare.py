@@ -1,8 +1,10 @@
 """Several learners on the same episodes of one task: curves, who cannot be told apart, distances, and the record."""
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from contexture.errors import InputError
@@ -55,7 +57,7 @@ def compare(
     episodes: prompts, or splits of a table, for each seed. strict: a size that the task cannot hold is an error rather
     than left out and named. name: the task's name in the result, by default its card's. findings, settings, command:
     carried into the result; settings default to the task's own fields, or the sizes of a table's halves. A learner that
-    cannot be scored is skipped with its reason. After KeyboardInterrupt what is done is returned, marked incomplete.
+    cannot be scored, or fails, is skipped with its reason. After KeyboardInterrupt what is done is returned, marked incomplete.
     Raises InputError if no size fits or the metric does not.
     """
     from contexture.store.environment import environment
@@ -78,6 +80,9 @@ def compare(
                 done.append(score(learner, source, context=sizes, metric=metric_used, name=label, progress=advance))
             except InputError as refusal:
                 skipped[label] = str(refusal)
+            except Exception as fault:
+                # A learner may be a user's own: its fault must not cost them the results of the others.
+                skipped[label] = _told(label, fault)
     except KeyboardInterrupt:
         complete = False
     contestants = [samples for samples in done if samples.name != oracle]
@@ -105,6 +110,12 @@ def compare(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         complete=complete,
     )
+
+
+def _told(label: str, fault: Exception) -> str:
+    """What a learner raised, and where, in one sentence."""
+    *_, last = traceback.extract_tb(fault.__traceback__)
+    return f"{label} raised {type(fault).__name__} in {Path(last.filename).name}, line {last.lineno}: {fault}"
 
 
 class _Advance:
