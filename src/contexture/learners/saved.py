@@ -5,7 +5,8 @@ and a `state.json` that says what the weights are:
 
     {"learner": "in-context", "task": "linear-regression", "config": {...}, "record": {...}}
 
-config: the fields of the model's config; record: how it was trained, for people. Nothing here reads a pickle.
+config: the fields of the model's config; record: how it was trained, for people; a table transformer may have a
+"calibration" too, the fields of learners/table_calibration.py. Nothing here reads a pickle.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from torch import nn
 
 from contexture.errors import CheckpointError, InputError
 from contexture.learners.in_context import InContext
+from contexture.learners.table_calibration import Calibration
 from contexture.learners.table_transformer import TableTransformerLearner
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.table_transformer import TableTransformer, TableTransformerConfig
@@ -29,13 +31,23 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
 def save_learner(
-    path: str | Path, model: nn.Module, *, learner: str, task: str, config: Any, step: int, record: Mapping[str, Any]
+    path: str | Path,
+    model: nn.Module,
+    *,
+    learner: str,
+    task: str,
+    config: Any,
+    step: int,
+    record: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a trained model as a folder that `load_learner` reads, whole or not at all.
 
-    learner: a key of `LOADERS`; config: the model's config dataclass.
+    learner: a key of `LOADERS`; config: the model's config dataclass; calibration: a table transformer's temperatures.
     """
     state = {"learner": learner, "task": task, "config": asdict(config), "record": dict(record)}
+    if calibration is not None:
+        state["calibration"] = asdict(calibration)
     write_checkpoint(path, step=step, tensors={"model": model.state_dict()}, state=state)
 
 
@@ -84,7 +96,7 @@ def _load_tables(checkpoint: Checkpoint, _: str) -> Learner:
     config = TableTransformerConfig(**checkpoint.state["config"])
     model = TableTransformer(config, generator=generator("placeholder"))
     _fill(model, checkpoint)
-    return TableTransformerLearner(model)
+    return TableTransformerLearner(model, calibration=Calibration(**checkpoint.state.get("calibration", {})))
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint) -> None:
