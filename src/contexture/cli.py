@@ -1,4 +1,4 @@
-"""The command line: `contexture compare | predict | list | train | check | doctor`.
+"""The command line: `contexture compare | predict | list | train | check | bench | doctor`.
 
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
@@ -24,6 +24,7 @@ examples:
   contexture predict train.csv new.csv --target price -o predictions.csv
   contexture list learners                                    what there is; also tasks, mixers
   contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
+  contexture bench mixers --length 512,2048                   how fast mixers are on this machine
   contexture doctor                                           what to paste into a bug report
 """
 
@@ -165,6 +166,34 @@ def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("name", help="a registered name, or file.py:ClassName")
 
 
+def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="how fast mixers are on this machine, and what they hold",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture bench mixers --length 512,2048,8192\n"
+        "  contexture bench mixers --mixers softmax,delta-rule,mine.py:MyMixer --dtype fp32,bf16\n\n"
+        "Times forward, forward with backward and one decoded token of a layer of 4 heads of 64, batch 2;\n"
+        "measures its state and its peak memory.",
+    )
+    parser.add_argument("what", choices=("mixers",))
+    parser.add_argument("--mixers", type=_comma_list, default=("all",), metavar="A,B", help="names, mine.py:MyMixer")
+    parser.add_argument("--length", type=_sizes, default=(512, 2048), metavar="N,N", help="lengths (default 512,2048)")
+    parser.add_argument("--dtype", type=_comma_list, default=("fp32",), metavar="A,B", help="fp32, bf16 (default fp32)")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of one op (default 1)")
+    parser.add_argument(
+        "--longest-call",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="leave out what takes more seconds a call (default 20)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument("-o", "--output", metavar="FILE.json", help="write the measurement to a file")
+    parser.add_argument("--figure", metavar="FILE.svg", help="write a picture of the times")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole parser, also for shell completion."""
     top = _Parser(
@@ -174,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"contexture {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_check):
+    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_check, _add_bench):
         add(commands)
     doctor = commands.add_parser("doctor", help="the environment, for a bug report")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")

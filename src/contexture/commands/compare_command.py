@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contexture.commands.console import console, say
+from contexture.commands.console import console, say, share_bar
 from contexture.commands.reading import reading
 from contexture.errors import InputError
 from contexture.store.atomic import write_file
@@ -93,24 +93,12 @@ def _report_path(options: argparse.Namespace) -> Path | None:
 @contextmanager
 def _display() -> "Iterator[Progress | None]":
     """A live bar with the time left on a terminal; nothing elsewhere."""
-    screen = console(stderr=True)
-    if not screen.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True) as bar:
-        shown = bar.add_task("comparing", total=1.0)
+    with share_bar("comparing") as advance:
+        if advance is None:
+            yield None
+            return
 
         def progress(index: int, total: int, fraction: float, note: str) -> None:
-            bar.update(shown, completed=(index + fraction) / total, description=note)
+            advance((index + fraction) / total, note)
 
         yield progress
