@@ -9,10 +9,10 @@ from j to its end:
     O = c Q S + (Q K' * D) V,    S <- c_last S + (e K)' V.
 
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; g: [batch, time, heads], at most zero, -inf allowed;
-S: [batch, heads, dim, out], in fp32 at least as are all decays. A change of segment sets S to zero.
+S: [batch, heads, dim, out]. All is computed in fp32 at least. A change of segment sets S to zero.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from contexture.ops import dispatch
 from contexture.ops.chunks import add_product, chunk_size, join, no_memory, silence, split, wide
-from contexture.ops.decays import decayed_products, forget_between_segments
+from contexture.ops.decays import forget_between_segments
 from contexture.ops.segments import runs
 
 CHUNK = 64
@@ -42,67 +42,79 @@ def decayed_linear_attention_reference(
     return silence(torch.stack(outputs, 1), segments).to(dtype), state
 
 
+class Decays(NamedTuple):
+    """A chunk's decays: from j to i, [..., size, size]; from its start to i and from j to its end, [..., size, 1]; and
+    of the whole chunk, [..., 1, 1]."""
+
+    within: Tensor
+    reads: Tensor
+    writes: Tensor
+    total: Tensor
+
+
+def decays(g: Float[Tensor, "*lead size"]) -> Decays:
+    """Exponentials of sums of log-decays, none of them above one.
+
+    Sums are differences of cumulative sums in fp64, so that a strong decay costs the weak ones after it no digits. Below
+    -800, where exp gives zero in any dtype, nothing is told apart.
+    """
+    summed = g.double().clamp(min=-800).cumsum(-1)
+    last = summed[..., -1:]
+    between = (summed.unsqueeze(-1) - summed.unsqueeze(-2)).clamp_(max=0).to(g.dtype)
+    reads, writes, total = (x.to(g.dtype).exp().unsqueeze(-1) for x in (summed, last - summed, last))
+    return Decays(between.exp_().tril_(), reads, writes, total)
+
+
 class _Chunks(torch.autograd.Function):
     """The chunked form with its gradient written out.
 
-    q, k: [batch, heads, chunks, size, dim]; v: the same with out; g: [batch, heads, chunks, size, 1].
-    Scaling S_t by one number scales what is read from t on and not what is written from t on, so the gradient of g_t is
-    the sum of q.dq - k.dk from t to the chunk's end, and <S, dS> there.
+    q, k: [batch, heads, chunks, size, dim]; v: the same with out; g: [batch, heads, chunks, size].
+    The gradient of g_t sums what passes step t: what i >= t reads of j < t, of the state before the chunk, and what
+    j < t and that state hand to the next chunk.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        one = g.new_ones(()).expand(g.flatten(0, 2).shape)
-        decays = decayed_products(one, one, g.flatten(0, 2).exp())
-        within, reads, writes = (x.unflatten(0, g.shape[:3]).to(v.dtype) for x in decays[:3])
-        total = decays.total.view(*g.shape[:3], 1, 1)
+        within, reads, writes, total = decays(g)
         scores = (q @ k.mT).mul_(within)
-        read, written = q * reads, k * writes
         states = []
-        for added, kept in zip((written.mT @ v).unbind(2), total.unbind(2), strict=True):
+        for added, kept in zip((k.mT @ (v * writes)).unbind(2), total.unbind(2), strict=True):
             states.append(state)
-            state = torch.addcmul(added.to(state.dtype), state, kept)
-        held = torch.stack((*states, state), 2)
-        out = add_product(read @ held[:, :, :-1].to(v.dtype), scores, v)
+            state = torch.addcmul(added, state, kept)
+        held = torch.stack(states, 2)
         ctx.save_for_backward(q, k, v, within, reads, writes, total, scores, held)
-        return out, state
+        return add_product((q @ held).mul_(reads), scores, v), state
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        d_out, d_state = gradients
+        d_out, d_state = gradients[0].contiguous(), gradients[1]
         q, k, v, within, reads, writes, total, scores, held = ctx.saved_tensors
-        ends = []
-        asked = ((q * reads).mT @ d_out).unbind(2)
-        for added, kept in zip(reversed(asked), reversed(total.unbind(2)), strict=True):
+        d_read, ends = d_out * reads, []
+        for added, kept in zip(reversed((q.mT @ d_read).unbind(2)), reversed(total.unbind(2)), strict=True):
             ends.append(d_state)
-            d_state = torch.addcmul(added.to(d_state.dtype), d_state, kept)
-        d_ends = torch.stack(ends[::-1], 2)
-        d_held = d_ends.to(v.dtype)
-        starts = held[:, :, :-1]
-        d_scores = (d_out @ v.mT).mul_(within)
-        d_read = (d_out @ starts.to(v.dtype).mT).mul_(reads)
-        d_written = (v @ d_held.mT).mul_(writes)
-        d_v = add_product((k * writes) @ d_held, scores.mT, d_out)
-        through = d_scores * (q @ k.mT)
-        moved = through.sum(-1, dtype=total.dtype) - through.sum(-2, dtype=total.dtype)
-        moved += torch.linalg.vecdot(q, d_read)
-        passed = torch.linalg.vecdot(k, d_written).to(total.dtype)
-        kept = torch.linalg.vecdot(starts.flatten(3), d_ends.flatten(3)) * total[..., 0, 0]
-        later = moved.flip(-1).cumsum(-1).flip(-1) + passed.cumsum(-1) - passed + kept.unsqueeze(-1)
-        d_q, d_k = add_product(d_read, d_scores, k), add_product(d_written, d_scores.mT, q)
-        return d_q, d_k, d_v, later.unsqueeze(-1), d_state
+            d_state = torch.addcmul(added, d_state, kept)
+        d_held = torch.stack(ends[::-1], 2)
+        d_v = add_product((k @ d_held).mul_(writes), scores.mT, d_out)
+        d_scores, d_q, d_k = d_out @ v.mT, d_read @ held.mT, (v * writes) @ d_held.mT
+        through = d_scores * scores
+        read = through.sum(-1) - through.sum(-2) + torch.linalg.vecdot(q, d_q)
+        written = torch.linalg.vecdot(k, d_k)
+        kept = torch.linalg.vecdot(held.flatten(3), d_held.flatten(3)) * total[..., 0, 0]
+        d_g = read.flip(-1).cumsum(-1).flip(-1) + written.cumsum(-1) - written + kept.unsqueeze(-1)
+        d_scores.mul_(within)
+        return add_product(d_q, d_scores, k), add_product(d_k, d_scores.mT, q), d_v, d_g, d_state
 
 
 def decayed_linear_attention_chunked(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Products inside chunks, a running sum of [dim, out] states between them; a segment's start is a decay of zero."""
-    time, size = q.shape[1], chunk_size(q.shape[1], CHUNK)
+    time, size, held = q.shape[1], chunk_size(q.shape[1], CHUNK), wide(v.dtype)
     state = no_memory(k, v) if initial_state is None else initial_state
-    decays = forget_between_segments(g.to(wide(v.dtype)), segments).unsqueeze(-1)
-    parts = (split(x, size) for x in (q, silence(k, segments), v, decays))
-    out, state = _Chunks.apply(*parts, state)  # type: ignore[no-untyped-call]
-    return silence(join(out, time), segments), state
+    g = forget_between_segments(g.to(held), segments).unsqueeze(-1)
+    *rows, g = (split(x.to(held), size) for x in (q, silence(k, segments), v, g))
+    out, state = _Chunks.apply(*rows, g.squeeze(-1), state)  # type: ignore[no-untyped-call]
+    return silence(join(out, time), segments).to(v.dtype), state
 
 
 def decayed_linear_attention(
