@@ -55,8 +55,8 @@ class Decays(NamedTuple):
 def decays(g: Float[Tensor, "*lead size"]) -> Decays:
     """Exponentials of sums of log-decays, none of them above one.
 
-    Sums are differences of cumulative sums in fp64, so that a strong decay costs the weak ones after it no digits. Below
-    -800, where exp gives zero in any dtype, nothing is told apart.
+    Sums are differences of cumulative sums in fp64, so that a strong decay costs the weak ones after it no digits;
+    below -800, where exp gives zero in any dtype, nothing is told apart.
     """
     summed = g.double().clamp(min=-800).cumsum(-1)
     last = summed[..., -1:]
