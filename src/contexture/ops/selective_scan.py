@@ -53,7 +53,7 @@ class Cut(NamedTuple):
     steps: int
 
     def split(self, x: Tensor) -> Tensor:
-        """[batch, time, ...] to [blocks, steps, pieces, batch, ...], filled up with zeros: steps that change nothing."""
+        """[batch, time, ...] to [blocks, steps, pieces, batch, ...], filled up with steps that change nothing."""
         time = self.blocks * self.pieces * self.steps
         x = F.pad(x, (*(0, 0) * (x.dim() - 2), 0, time - x.shape[1]))
         return torch.unflatten(x, 1, self).movedim(0, 3).transpose(1, 2).contiguous()
@@ -64,15 +64,17 @@ class Cut(NamedTuple):
 
 
 def cut(time: int, numbers: int) -> Cut:
-    """As many pieces as a piece has steps, in blocks of about `BLOCK` numbers where a step has `numbers`.
+    """Blocks of about `BLOCK` numbers where a step has `numbers`, in about as many pieces as a piece has steps.
 
     >>> cut(2048, 16 * 512)
-    Cut(blocks=16, pieces=12, steps=11)
+    Cut(blocks=16, pieces=16, steps=8)
     """
     blocks = -(-time // max(1, BLOCK // numbers))
-    length = -(-time // blocks)
-    steps = math.isqrt(length) if length >= 32 else length
-    return Cut(blocks, -(-length // steps), steps)
+    length, root = -(-time // blocks), math.isqrt(-(-time // blocks))
+    if length < 32:
+        return Cut(blocks, 1, length)
+    filled = (Cut(blocks, -(-length // steps), steps) for steps in range(root // 2, 2 * root + 1))
+    return min(filled, key=lambda one: (one.pieces * one.steps, abs(one.steps - root)))
 
 
 def _decays(dt: Tensor, A: Tensor, keep: Tensor | None) -> Tensor:
