@@ -24,7 +24,7 @@ from contexture.ops import dispatch
 from contexture.ops.chunks import wide
 from contexture.ops.segments import padding, runs
 
-BLOCK = 2**20
+BLOCK = 2**19
 """How many numbers a block's states may hold."""
 
 
@@ -67,7 +67,7 @@ def cut(time: int, numbers: int) -> Cut:
     """Blocks of about `BLOCK` numbers where a step has `numbers`, in about as many pieces as a piece has steps.
 
     >>> cut(2048, 16 * 512)
-    Cut(blocks=16, pieces=16, steps=8)
+    Cut(blocks=32, pieces=8, steps=8)
     """
     blocks = -(-time // max(1, BLOCK // numbers))
     length, root = -(-time // blocks), math.isqrt(-(-time // blocks))
@@ -77,9 +77,14 @@ def cut(time: int, numbers: int) -> Cut:
     return min(filled, key=lambda one: (one.pieces * one.steps, abs(one.steps - root)))
 
 
-def _decays(dt: Tensor, A: Tensor, keep: Tensor | None) -> Tensor:
-    a = (dt.unsqueeze(-2) * A).exp_()
-    return a if keep is None else a.mul_(keep[..., None, None])
+def _steps(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, keep: Tensor | None, *, a: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A block's decays and what its steps add, written into `a` and `h`: fresh memory would take longer than they."""
+    torch.mul(dt.unsqueeze(-2), A, out=a).exp_()
+    if keep is not None:
+        a.mul_(keep[..., None, None])
+    return a, torch.mul(u.unsqueeze(-2), B.unsqueeze(-1), out=h)
 
 
 def _forward_scan(a: Tensor, h: Tensor, state: Tensor) -> Tensor:
@@ -128,9 +133,10 @@ class _Scan(torch.autograd.Function):
         ctx: Any, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, keep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         outputs, starts = [], []
+        a, h = (u.new_empty(*B.shape[1:], u.shape[-1]) for _ in range(2))
         for n in range(len(u)):
-            h = u[n].unsqueeze(-2) * B[n].unsqueeze(-1)
-            handed = _forward_scan(_decays(dt[n], A, None if keep is None else keep[n]), h, state)
+            _steps(u[n], dt[n], A, B[n], None if keep is None else keep[n], a=a, h=h)
+            handed = _forward_scan(a, h, state)
             outputs.append((C[n].unsqueeze(-2) @ h).squeeze(-2))
             starts.append(handed[:-1])
             state = handed[-1]
@@ -142,16 +148,17 @@ class _Scan(torch.autograd.Function):
         d_y, d_state = gradients[0].contiguous(), gradients[1]
         u, dt, A, B, C, keep, *starts = ctx.saved_tensors
         d_A, rows = torch.zeros_like(A), []
+        a, h, kept = (u.new_empty(*B.shape[1:], u.shape[-1]) for _ in range(3))
         for n in range(len(u) - 1, -1, -1):
-            a = _decays(dt[n], A, None if keep is None else keep[n])
-            h, kept, before = u[n].unsqueeze(-2) * B[n].unsqueeze(-1), torch.empty_like(a), starts[n]
+            _steps(u[n], dt[n], A, B[n], None if keep is None else keep[n], a=a, h=h)
+            before = starts[n]
             for decay, step, passed in zip(a, h, kept, strict=True):
                 torch.mul(decay, before, out=passed)
                 before = step.add_(passed)
-            d_C = (h @ d_y[n].unsqueeze(-1)).squeeze(-1)
+            d_C = (d_y[n].unsqueeze(-2) @ h.mT).squeeze(-2)
             d_h = torch.mul(C[n].unsqueeze(-1), d_y[n].unsqueeze(-2), out=h)
             d_state = _backward_scan(a, d_h, d_state)
-            d_u, d_B = (B[n].unsqueeze(-2) @ d_h).squeeze(-2), (d_h @ u[n].unsqueeze(-1)).squeeze(-1)
+            d_u, d_B = (B[n].unsqueeze(-2) @ d_h).squeeze(-2), (u[n].unsqueeze(-2) @ d_h.mT).squeeze(-2)
             moved = kept.mul_(d_h)
             d_dt = torch.mul(moved, A, out=a).sum(-2)
             d_A += moved.mul_(dt[n].unsqueeze(-2)).sum((0, 1)).sum_to_size(A.shape)
