@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from contexture.ops import dispatch
 from contexture.ops.chunks import add_product, chunk_size, join, no_memory, silence, split, wide
@@ -86,6 +87,7 @@ class _Chunks(torch.autograd.Function):
         return add_product((q @ held).mul_(reads), scores, v), state
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         d_out, d_state = gradients[0].contiguous(), gradients[1]
         q, k, v, within, reads, writes, total, scores, held = ctx.saved_tensors

@@ -10,10 +10,9 @@ block's end; so two neighbours fill the corner of P in which the right one reads
 the right one's reads are multiplied by the left one's total decay and the left one's writes by the right one's. Every
 factor is at most one: a decay of zero (a log-decay of -inf) is exact, and is how a segment ends.
 
-q, k, a: [chunks, size, dim], or a: [chunks, size, 1]; P: [chunks, size, size]; total: [chunks, dim].
+q, k, a: [chunks, size, dim], where size is a power of two; P: [chunks, size, size]; total: [chunks, dim].
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contexture.ops.segments import runs
+
+
+def chunk_size(time: int) -> int:
+    """The power of two up to 64 that fills time up least; of several, the largest that is of use.
+
+    >>> [chunk_size(time) for time in (1, 5, 50, 64, 82, 2048)]
+    [1, 8, 64, 64, 32, 64]
+    """
+    best = 1 << min(6, (time - 1).bit_length())
+    for size in (32, 16):
+        if -time % size < -time % best:
+            best = size
+    return best
 
 
 class Decayed(NamedTuple):
@@ -32,70 +44,39 @@ class Decayed(NamedTuple):
     total: Tensor
 
 
-class Pairs(NamedTuple):
-    """`count` pairs of neighbouring blocks from row `start` on, the left ones of `left` rows, the right of `right`."""
-
-    start: int
-    count: int
-    left: int
-    right: int
-
-    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The left and the right blocks of [chunks, size, dim] as views, [chunks, count, rows, dim]."""
-        width = self.left + self.right
-        blocks = torch.unflatten(x[:, self.start : self.start + self.count * width], 1, (self.count, width))
-        return blocks[:, :, : self.left], blocks[:, :, self.left :]
-
-    def corners(self, scores: Tensor) -> Tensor:
-        """Where the right blocks read the left ones, [chunks, count, right, left], a view of [chunks, size, size]."""
-        width = self.left + self.right
-        rows = slice(self.start, self.start + self.count * width)
-        square = torch.unflatten(torch.unflatten(scores[:, rows, rows], 2, (self.count, width)), 1, (self.count, width))
-        return square[:, :, self.left :, :, : self.left].diagonal(dim1=1, dim2=3).movedim(-1, 1)
-
-    def totals(self, total: Tensor) -> tuple[Tensor, Tensor]:
-        """The left and the right blocks' decays, [chunks, count, 1, dim], from those of all blocks."""
-        first = self.start // self.left
-        both = torch.unflatten(total[:, first : first + 2 * self.count], 1, (self.count, 2))
-        return both[:, :, :1], both[:, :, 1:]
+def _neighbours(x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The left and the right blocks of every pair as views, [chunks, pairs, rows, dim]."""
+    blocks = torch.unflatten(x, 1, (-1, 2, rows))
+    return blocks[:, :, 0], blocks[:, :, 1]
 
 
-def levels(size: int) -> Iterator[tuple[Pairs, ...]]:
-    """The pairs to be joined, from single rows upwards; the last right block of a level may be shorter.
-
-    >>> [[tuple(pairs) for pairs in level] for level in levels(5)]
-    [[(0, 2, 1, 1)], [(0, 1, 2, 2)], [(0, 1, 4, 1)]]
-    """
-    rows = 1
-    while rows < size:
-        count = size // (2 * rows)
-        rest = size - 2 * rows * count - rows
-        level = (Pairs(0, count, rows, rows), Pairs(2 * rows * count, 1, rows, rest))
-        yield tuple(pairs for pairs in level if pairs.count and pairs.right > 0)
-        rows *= 2
+def _corners(scores: Tensor, rows: int) -> Tensor:
+    """Where the right blocks read the left ones, [chunks, pairs, rows, rows], a view of [chunks, size, size]."""
+    blocks = torch.unflatten(torch.unflatten(scores, 2, (-1, 2, rows)), 1, (-1, 2, rows))
+    return blocks[:, :, 1, :, :, 0].diagonal(dim1=1, dim2=3).movedim(-1, 1)
 
 
-def grow(total: Tensor, level: tuple[Pairs, ...]) -> Tensor:
-    """The decays of the joined blocks; a last block without a neighbour stays as it is."""
-    joined = [torch.mul(*pairs.totals(total)).squeeze(2) for pairs in level]
-    used = 2 * sum(pairs.count for pairs in level)
-    return torch.cat((*joined, total[:, used:]), 1)
+def _product(corner: Tensor, x: Tensor) -> Tensor:
+    """corner @ x; blocks of one or two rows are faster by outer products."""
+    if corner.shape[-1] > 2:
+        return corner @ x
+    total = corner[..., :1] * x[..., :1, :]
+    return total if corner.shape[-1] == 1 else total.addcmul_(corner[..., 1:], x[..., 1:, :])
 
 
 def decayed_products(q: Tensor, k: Tensor, a: Tensor) -> Decayed:
     """P and the whole chunk's reads and writes. Works in place on fresh memory: it has no gradient of its own."""
     chunks, size, _ = q.shape
     scores = q.new_zeros(chunks, size, size)
-    scores.diagonal(dim1=1, dim2=2).copy_((q * k).sum(-1))
-    reads, writes, total = q * a, k.clone(), a
-    for level in levels(size):
-        for pairs in level:
-            right, left = pairs.halves(reads)[1], pairs.halves(writes)[0]
-            pairs.corners(scores).copy_(right @ left.mT)
-            before, after = pairs.totals(total)
-            right.mul_(before)
-            left.mul_(after)
-        total = grow(total, level)
+    scores.diagonal(dim1=1, dim2=2).copy_(torch.linalg.vecdot(q, k))
+    reads, writes, total, rows = q * a, k.clone(), a, 1
+    while rows < size:
+        (_, right), (left, _) = _neighbours(reads, rows), _neighbours(writes, rows)
+        _corners(scores, rows).copy_(right @ left.mT)
+        before, after = _neighbours(total, 1)
+        right.mul_(before)
+        left.mul_(after)
+        total, rows = (before * after).squeeze(2), 2 * rows
     return Decayed(scores, reads, writes, total[:, 0])
 
 
@@ -106,19 +87,18 @@ def decayed_products_backward(
 
     A position's product with itself has no decay in it: it counts in the gradients, not in the third.
     """
-    before, after, total = a.clone(), torch.ones_like(a), a
+    before, after, total, rows = a.clone(), torch.ones_like(a), a, 1
     d_q, d_k = torch.zeros_like(q), torch.zeros_like(k)
-    for level in levels(q.shape[1]):
-        for pairs in level:
-            corner = pairs.corners(d_scores)
-            (_, q_right), (k_left, _) = pairs.halves(q), pairs.halves(k)
-            (_, right), (left, _) = pairs.halves(before), pairs.halves(after)
-            pairs.halves(d_q)[1].addcmul_(corner @ (k_left * left), right)
-            pairs.halves(d_k)[0].addcmul_(corner.mT @ (q_right * right), left)
-            first, second = pairs.totals(total)
-            right.mul_(first)
-            left.mul_(second)
-        total = grow(total, level)
+    while rows < q.shape[1]:
+        corner = _corners(d_scores, rows)
+        (_, q_right), (k_left, _) = _neighbours(q, rows), _neighbours(k, rows)
+        (_, right), (left, _) = _neighbours(before, rows), _neighbours(after, rows)
+        _neighbours(d_q, rows)[1].addcmul_(_product(corner, k_left * left), right)
+        _neighbours(d_k, rows)[0].addcmul_(_product(corner.mT, q_right * right), left)
+        first, second = _neighbours(total, 1)
+        right.mul_(first)
+        left.mul_(second)
+        total, rows = (first * second).squeeze(2), 2 * rows
     d_q.addcmul_(d_reads, before)
     d_k.addcmul_(d_writes, after)
     moved = torch.addcmul(q * d_q, k, d_k, value=-1)

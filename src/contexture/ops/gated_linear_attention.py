@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, chunk_size, join, no_memory, silence, split, wide
-from contexture.ops.decays import decayed_products, decayed_products_backward, forget_between_segments
+from contexture.ops.chunks import add_product, join, no_memory, silence, split, wide
+from contexture.ops.decays import chunk_size, decayed_products, decayed_products_backward, forget_between_segments
 from contexture.ops.segments import runs
-
-CHUNK = 64
 
 
 def gated_linear_attention_reference(
@@ -66,6 +65,7 @@ class _Chunks(torch.autograd.Function):
         return add_product(reads @ held[:, :, :-1], scores, v), state
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         d_out, d_state = gradients
         q, k, v, kept, scores, reads, writes, total, held = ctx.saved_tensors
@@ -87,7 +87,7 @@ def gated_linear_attention_chunked(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """A tree of products inside chunks, a running sum of [dim, out] states between them."""
-    time, size, held = q.shape[1], chunk_size(q.shape[1], CHUNK), wide(v.dtype)
+    time, size, held = q.shape[1], chunk_size(q.shape[1]), wide(v.dtype)
     state = no_memory(k, v) if initial_state is None else initial_state
     decays = forget_between_segments(g.to(held), segments)
     parts = (split(x.to(held), size) for x in (q, silence(k, segments), v, decays))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from contexture.ops import dispatch
 from contexture.ops.chunks import wide
@@ -70,11 +71,14 @@ def cut(time: int, numbers: int) -> Cut:
     Cut(blocks=32, pieces=8, steps=8)
     """
     blocks = -(-time // max(1, BLOCK // numbers))
-    length, root = -(-time // blocks), math.isqrt(-(-time // blocks))
+    length = -(-time // blocks)
     if length < 32:
         return Cut(blocks, 1, length)
-    filled = (Cut(blocks, -(-length // steps), steps) for steps in range(root // 2, 2 * root + 1))
-    return min(filled, key=lambda one: (one.pieces * one.steps, abs(one.steps - root)))
+    steps = math.isqrt(length)
+    for fewer in range(steps - 1, steps // 2, -1):
+        if -length % fewer < -length % steps:
+            steps = fewer
+    return Cut(blocks, -(-length // steps), steps)
 
 
 def _steps(
@@ -144,6 +148,7 @@ class _Scan(torch.autograd.Function):
         return torch.stack(outputs), state.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_y, d_state = gradients[0].contiguous(), gradients[1]
         u, dt, A, B, C, keep, *starts = ctx.saved_tensors
