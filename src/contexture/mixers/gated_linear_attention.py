@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from contexture.errors import InputError
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
-from contexture.mixers.heads import head_size
 from contexture.ops.chunks import wide
 from contexture.ops.gated_linear_attention import gated_linear_attention
 from contexture.protocols import MixerCard
@@ -56,7 +56,9 @@ class GatedLinearAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.num_heads, self.temperature = width, num_heads, temperature
-        self.dim = head_size(width, 2 * num_heads)
+        if width % (2 * num_heads):
+            raise InputError(f"half a width of {width}, which keys take, cannot be split into {num_heads} heads")
+        self.dim = width // (2 * num_heads)
         self.projection = Linear(width, 2 * width, generator=generator, bias=False)
         self.down = Linear(width, rank, generator=generator, bias=False)
         self.up = Linear(rank, width // 2, generator=generator)
