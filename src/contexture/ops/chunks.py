@@ -30,7 +30,8 @@ def chunk_size(time: int, largest: int) -> int:
 
 def split(x: Float[Tensor, "batch time heads dim"], size: int) -> Float[Tensor, "batch heads chunks size dim"]:
     """Cut time into chunks, the last one filled up with zeros."""
-    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
+    if x.shape[1] % size:  # padding by nothing would copy
+        x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
     return torch.unflatten(x, 1, (-1, size)).permute(0, 3, 1, 2, 4).contiguous()
 
 
