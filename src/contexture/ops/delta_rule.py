@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import chunk_size, join, masks, no_memory, silence, split, wide
-from contexture.ops.delta_chunks import delta_chunks
+from contexture.ops.chunks import no_memory, silence
+from contexture.ops.delta_chunks import delta_chunked
 from contexture.ops.segments import runs
 
 CHUNK = 64
@@ -42,13 +42,8 @@ def delta_rule_reference(
 def delta_rule_chunked(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The WY form; everything in fp32 at least, since products in bf16 gain little beside the conversions."""
-    time, held = q.shape[1], wide(v.dtype)
-    size = chunk_size(time, CHUNK)
-    queries, keys, values, rate = (split(x.to(held), size) for x in (q, silence(k, segments), v, beta.unsqueeze(-1)))
-    packed = None if segments is None else masks(segments, size, held)
-    out, state = delta_chunks(queries, keys, values, rate, state=initial_state, masks=packed)
-    return silence(join(out, time), segments).to(v.dtype), state
+    """The WY form, in fp32 at least: bf16 products gain less than the conversions cost."""
+    return delta_chunked(q, k, v, beta, initial_state=initial_state, segments=segments)
 
 
 def delta_rule(
