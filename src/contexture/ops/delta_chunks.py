@@ -32,8 +32,10 @@ from torch.autograd.function import once_differentiable
 from contexture.ops.chunks import add_product, chunk_size, masks, silence, wide
 
 CHUNK = 32
-ROWS = 8192
+ROWS = 4096
 """How many rows, over batch, heads and time, pass at a time."""
+ZERO = -1e3
+"""A log-decay whose exp is zero even in fp64, so that -inf needs no care."""
 
 
 class Factors(NamedTuple):
@@ -65,9 +67,9 @@ def delta_chunked(
     state, outputs = initial_state, []
     for n, block in enumerate(zip(*blocks, strict=True)):
         queries, keys, values, rate, *decay = (_chunks(x.to(held), size) for x in block)
-        total = decay[0].cumsum(-2) if decay else None
+        total = decay[0].clamp(min=ZERO).cumsum(-2, dtype=torch.float64) if decay else None
         masked = None if packed is None else Factors(*(x[n * chunks : (n + 1) * chunks] for x in packed))
-        factors = _factors(total, masked) or (None,) * 4
+        factors = _factors(total, masked, held) or (None,) * 4
         out, state = _DeltaChunks.apply(queries, keys, values, rate, state, total, *factors)  # type: ignore[no-untyped-call]
         outputs.append(out.permute(1, 0, 3, 2, 4).flatten(1, 2))
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
@@ -88,15 +90,17 @@ def _packed(segments: Tensor, size: int, dtype: torch.dtype) -> Factors:
 
 
 @torch.no_grad()
-def _factors(total: Tensor | None, masks: Factors | None) -> Factors | None:
+def _factors(total: Tensor | None, masks: Factors | None, dtype: torch.dtype) -> Factors | None:
     """exp of differences of the log-decays summed within chunks, times the masks.
 
-    Differences are taken before exp, and only forward in time, so that nothing overflows.
+    Differences are taken before exp, and only forward in time, so that nothing overflows; and in fp64, so that a decay
+    near one is not lost beside others near zero.
     """
     if total is None:
         return masks
     last = total[..., -1:, :]
-    decays = Factors((total - total.mT).tril_().exp_(), total.exp(), (last - total).exp_(), last.exp())
+    logs = (total - total.mT).tril_(), total, last - total, last
+    decays = Factors(*(x.to(dtype).exp() for x in logs))
     return decays if masks is None else Factors(*(one * other for one, other in zip(decays, masks, strict=True)))
 
 
