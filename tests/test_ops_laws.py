@@ -13,7 +13,13 @@ OPS = registered_ops()
 
 
 def test_every_op_is_found():
-    assert sorted(OPS) == ["delta-rule", "gated-delta-rule", "linear-attention", "short-convolution", "softmax-attention"]
+    assert sorted(OPS) == [
+        "delta-rule",
+        "gated-delta-rule",
+        "linear-attention",
+        "short-convolution",
+        "softmax-attention",
+    ]
 
 
 @pytest.mark.parametrize("law", LAWS)
