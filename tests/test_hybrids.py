@@ -136,6 +136,7 @@ def test_a_model_is_saved_and_read_back(config, tmp_path):
     assert torch.equal(other(vectors()), model(vectors()))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_is_one_graph():
     model, x = backbone(HYBRIDS["one shared block last"]), vectors(time=4)
     torch._dynamo.reset()

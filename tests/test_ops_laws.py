@@ -17,6 +17,7 @@ def test_every_op_is_found():
         "delta-rule",
         "gated-delta-rule",
         "linear-attention",
+        "mesa",
         "short-convolution",
         "softmax-attention",
     ]
