@@ -29,7 +29,7 @@ from contexture.ops import dispatch
 from contexture.ops.chunks import Masks, chunk_size, join, masks, no_memory, silence, split, wide
 from contexture.ops.segments import runs
 
-CHUNK = 32
+CHUNK = 64
 
 
 class Moments(NamedTuple):
