@@ -7,8 +7,8 @@ gains are learned and start at `gain`, the scale that a mixer by itself gives it
 mixers' states.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,13 +18,31 @@ from contexture.blocks.mixer import Mixer
 from contexture.leaves.norm import RMSNorm
 
 
+class Mixers(nn.ModuleList):
+    """The mixers in order."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Mixer]:
+            """Iterate over the mixers."""
+
+
+class Norms(nn.ModuleList):
+    """The norms in the mixers' order."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[RMSNorm]:
+            """Iterate over the norms."""
+
+
 class Parallel(Mixer):
     """Several causal mixers as one."""
 
     def __init__(self, mixers: Sequence[Mixer], *, width: int, gain: float, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self.mixers = nn.ModuleList(mixers)
-        self.norms = nn.ModuleList(RMSNorm(width, device=device) for _ in mixers)
+        self.mixers = Mixers(mixers)
+        self.norms = Norms(RMSNorm(width, device=device) for _ in mixers)
         with torch.no_grad():
             for norm in self.norms:
                 norm.weight.fill_(gain)
@@ -50,4 +68,4 @@ class Parallel(Mixer):
 
     def _mean(self, outputs: Sequence[Tensor]) -> Tensor:
         normed = [norm(out) for norm, out in zip(self.norms, outputs, strict=True)]
-        return sum(normed[1:], normed[0]) / len(normed)
+        return torch.stack(normed).mean(0)

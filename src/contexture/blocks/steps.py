@@ -6,8 +6,8 @@ x: [batch, time, width]. With one mixer and one feed-forward network it is `cont
 the tuple of the mixers' states.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,12 +32,21 @@ class FeedForwardStep(nn.Module):
         self.norm, self.feed_forward = norm, feed_forward
 
 
+class Steps(nn.ModuleList):
+    """The steps in order."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[MixerStep | FeedForwardStep]:
+            """Iterate over the steps."""
+
+
 class StepsBlock(nn.Module):
     """Mixers and feed-forward networks one after the other."""
 
     def __init__(self, steps: Iterable[MixerStep | FeedForwardStep]) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(steps)
+        self.steps = Steps(steps)
         mixers = [n for n, step in enumerate(self.steps) if isinstance(step, MixerStep)]
         self.last_mixer = max(mixers, default=-1)
 

@@ -97,7 +97,7 @@ class Mesa(nn.Module):
         *,
         moments: Moments | None = None,
         segments: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Moments]:
         q, k, v = heads
         weight = torch.sigmoid(self.rate(x)).sqrt().unsqueeze(-1)
         raw = self.ridge(torch.ones(len(x), 1, self.heads.width, dtype=wide(x.dtype), device=x.device))

@@ -148,7 +148,7 @@ class Backbone(nn.Module):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> BackboneState:
         """The state before any token."""
-        blocks = (self.shared[block.index] if isinstance(block, SharedCall) else block for block in self.blocks)
+        blocks = (self._shared(block) if isinstance(block, SharedCall) else block for block in self.blocks)
         states = tuple(block.init_state(batch, device=device, dtype=dtype) for block in blocks)
         return BackboneState(torch.zeros(batch, dtype=torch.int64, device=device), states)
 
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
         states, start = [], x
         for block, before in zip(self.blocks, state.layers, strict=True):
             if isinstance(block, SharedCall):
-                x, after = block.stream(x, before, start=start, block=self.shared[block.index])
+                x, after = block.stream(x, before, start=start, block=self._shared(block))
             else:
                 x, after = block.stream(x, before)
             states.append(after)
@@ -190,9 +190,15 @@ class Backbone(nn.Module):
             x = x + self.positions(steps)
         last, start = len(self.blocks) - 1, x
         for layer, block in enumerate(self.blocks):
-            call = {"start": start, "block": self.shared[block.index]} if isinstance(block, SharedCall) else {}
-            x = block(x, segments=segments, every=every if layer == last else 1, **call)
+            stride = every if layer == last else 1
+            if isinstance(block, SharedCall):
+                x = block(x, start=start, block=self._shared(block), segments=segments, every=stride)
+            else:
+                x = block(x, segments=segments, every=stride)
         return self.norm(x)
+
+    def _shared(self, call: SharedCall) -> Block:
+        return cast(Block, self.shared[call.index])
 
     def _reach(self, length: int) -> None:
         longest = self.config.max_length

@@ -72,6 +72,7 @@ def delta_chunked(
         factors = _factors(total, masked, held) or (None,) * 4
         out, state = _DeltaChunks.apply(queries, keys, values, rate, state, total, *factors)  # type: ignore[no-untyped-call]
         outputs.append(out.permute(1, 0, 3, 2, 4).flatten(1, 2))
+    assert state is not None
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
     return silence(out[:, :time].to(v.dtype), segments), state
 
@@ -107,7 +108,8 @@ def _factors(total: Tensor | None, masks: Factors | None, dtype: torch.dtype) ->
 def _inverse(triangle: Tensor) -> Tensor:
     """(I + tril(triangle, -1))^-1; what else `triangle` holds is not read."""
     eye = torch.eye(triangle.shape[-1], dtype=triangle.dtype, device=triangle.device)
-    return torch.linalg.solve_triangular(triangle, eye.expand_as(triangle), upper=False, unitriangular=True)
+    solved: Tensor = torch.linalg.solve_triangular(triangle, eye.expand_as(triangle), upper=False, unitriangular=True)
+    return solved
 
 
 def _scaled(x: Tensor, factor: Tensor | None) -> Tensor:

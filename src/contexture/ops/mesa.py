@@ -82,8 +82,12 @@ def _sums(first: Moments, keys: Tensor, values: Tensor, mask: Masks | None) -> t
     for n, one in enumerate(added):
         states.append(state)
         state = one + (state if kept is None else state * kept[n])
-    sizes = keys.shape[-1], values.shape[-1]
-    return Moments(*torch.stack(states, 2).split(sizes, -1)), Moments(*state.split(sizes, -1))
+    sizes = [keys.shape[-1], values.shape[-1]]
+    return Moments(*torch.split(torch.stack(states, 2), sizes, -1)), Moments(*torch.split(state, sizes, -1))
+
+
+def _within(scores: Tensor, mask: Masks | None) -> Tensor:
+    return scores if mask is None else scores * mask.within
 
 
 def mesa_chunked(
@@ -108,26 +112,23 @@ def mesa_chunked(
     eye = torch.eye(k.shape[-1], dtype=held, device=k.device)
     factor = torch.linalg.cholesky_ex(before.keys + torch.diag_embed(penalties).unsqueeze(2))[0]
     whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
-    both, fresh = torch.cat((queries, keys), -2) @ whitener.mT, None
+    rows = torch.cat((queries, keys), -2)
+    white, reads, plain = rows @ whitener.mT, None, None
     if mask is not None:
-        fresh = penalties.rsqrt()[:, :, None, None], 1 - mask.reads
-        twice = torch.cat((mask.reads, mask.reads), -2)
-        both = both * twice + torch.cat((queries, keys), -2) * fresh[0] * (1 - twice)
-    white_queries, white_keys = both.split(size, -2)
-    overlaps = white_keys @ white_keys.mT
-    overlaps = overlaps if mask is None else overlaps * mask.within
+        reads, plain = mask.reads, penalties.rsqrt()[:, :, None, None]
+        white = torch.where(torch.cat((reads, reads), -2) > 0, white, rows * plain)
+    white_queries, white_keys = torch.split(white, size, -2)
+    overlaps = _within(white_keys @ white_keys.mT, mask)
     inner = torch.linalg.cholesky_ex(overlaps + torch.eye(size, dtype=held, device=k.device))[0]
     steps = torch.linalg.solve_triangular(inner, white_keys, upper=False)
-    scores = (white_queries @ steps.mT).tril()
-    solved = white_queries - (scores if mask is None else scores * mask.within) @ steps
-    if fresh is None:
-        solved = solved @ whitener
+    white = white_queries - _within((white_queries @ steps.mT).tril(), mask) @ steps
+    solved = white @ whitener
+    if reads is None or plain is None:
         out = solved @ before.products
     else:
-        read = (solved @ whitener) * mask.reads
-        out, solved = read @ before.products, read + solved * fresh[0] * fresh[1]
-    scores = (solved @ keys.mT).tril()
-    out = out + (scores if mask is None else scores * mask.within) @ values
+        out = (solved * reads) @ before.products
+        solved = torch.where(reads > 0, solved, white * plain)
+    out = out + _within((solved @ keys.mT).tril(), mask) @ values
     return silence(join(out, time).to(v.dtype), segments), last
 
 
