@@ -41,12 +41,12 @@ def join(x: Float[Tensor, "batch heads chunks size dim"], time: int) -> Float[Te
 
 
 def add_product(
-    added: Float[Tensor, "batch heads chunks rows out"],
-    left: Float[Tensor, "batch heads chunks rows inner"],
-    right: Float[Tensor, "batch heads chunks inner out"],
-) -> Float[Tensor, "batch heads chunks rows out"]:
+    added: Float[Tensor, "*lead rows out"],
+    left: Float[Tensor, "*lead rows inner"],
+    right: Float[Tensor, "*lead inner out"],
+) -> Float[Tensor, "*lead rows out"]:
     """added + left @ right in one pass."""
-    return torch.baddbmm(added.flatten(0, 2), left.flatten(0, 2), right.flatten(0, 2)).view_as(added)
+    return torch.baddbmm(added.flatten(0, -3), left.flatten(0, -3), right.flatten(0, -3)).view(added.shape)
 
 
 @dataclass(frozen=True, slots=True)
