@@ -115,7 +115,7 @@ class AFTConv(nn.Module):
     ) -> tuple[Float[Tensor, "batch time width"], Window]:
         """Mix further tokens."""
         q, k, v = self.heads.split(x)
-        out, state = windowed_average(k, v, self.filters(), initial_state=state)
+        out, state = windowed_average(k, v, self.filters.read(), initial_state=state)
         return self.heads.join(torch.sigmoid(q) * out), state
 
     def forward(
@@ -123,4 +123,4 @@ class AFTConv(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """Mix a whole sequence."""
         q, k, v = self.heads.split(x)
-        return self.heads.join(torch.sigmoid(q) * windowed_average(k, v, self.filters(), segments=segments)[0])
+        return self.heads.join(torch.sigmoid(q) * windowed_average(k, v, self.filters.read(), segments=segments)[0])

@@ -64,6 +64,8 @@ def choose(name: str, call: Call) -> str:
             return "products" if short else "sdpa"
         case "short-convolution":
             return "taps" if call.packed else "fused"
+        case "masked-mixing":
+            return "products"
         case _:
             return "chunked"
 
