@@ -112,8 +112,8 @@ def biased_average(
 
     >>> v = torch.tensor([1.0, 3.0, 5.0]).view(1, 3, 1, 1)
     >>> left, right = torch.ones(1, 3, 1), torch.tensor([3.0, 1.0, 4.0]).log().view(1, 3, 1)
-    >>> biased_average(torch.zeros_like(v), v, left, right)[0].flatten().tolist()
-    [1.0, 1.5, 3.25]
+    >>> biased_average(torch.zeros_like(v), v, left, right)[0].flatten()
+    tensor([1.0000, 1.5000, 3.2500])
     """
     held = right.repeat_interleave(k.shape[0] // right.shape[0], 0)
     if initial_state is not None:
