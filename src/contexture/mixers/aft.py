@@ -118,9 +118,7 @@ class AFTFull(nn.Module):
         self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
     ) -> Float[Tensor, "batch time width"]:
         """Mix a whole sequence; InputError past `max_length`."""
-        steps = positions_in(
-            x, segments, members=self.left.members, max_length=self.max_length, name=self.card.name
-        )
+        steps = positions_in(x, segments, members=self.left.members, max_length=self.max_length, name=self.card.name)
         q, k, v = self.heads.split(x)
         out, _ = biased_average(k, v, self.left(steps), self.right(steps), segments=segments)
         return self.heads.join(torch.sigmoid(q) * out)

@@ -77,9 +77,7 @@ class AFTLocal(nn.Module):
         self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
     ) -> Float[Tensor, "batch time width"]:
         """Mix a whole sequence; InputError past `max_length`."""
-        steps = positions_in(
-            x, segments, members=self.biases.members, max_length=self.max_length, name=self.card.name
-        )
+        steps = positions_in(x, segments, members=self.biases.members, max_length=self.max_length, name=self.card.name)
         q, k, v = self.heads.split(x)
         out, _ = windowed_average(k, v, self.biases(steps).unsqueeze(2), segments=segments)
         return self.heads.join(torch.sigmoid(q) * out)

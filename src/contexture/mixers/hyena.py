@@ -43,7 +43,7 @@ class ImplicitFilter(nn.Module):
         self.layers = nn.ModuleList(
             Linear(size, hidden, generator=generator) for size in (1 + 2 * bands, hidden, hidden)
         )
-        self.output = Linear(hidden, width, generator=generator, bias=False, gain=math.sqrt(2))
+        self.output = Linear(hidden, width, generator=generator, bias=False, gain=2.0)
 
     def forward(self, lags: int) -> Float[Tensor, "groups width lags"]:
         """The weights of the lags 0, 1, ..., lags - 1."""

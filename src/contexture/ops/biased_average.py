@@ -66,7 +66,7 @@ def biased_average_chunked(
     k: Tensor, v: Tensor, left: Tensor, right: Tensor, *, segments: Tensor | None = None
 ) -> Tensor:
     """Pairs inside chunks of queries, products with all that came before them."""
-    (time, rank), (batch, keys, heads, dim), dtype = left.shape[1:], k.shape, v.dtype
+    time, (batch, keys, heads, dim), dtype = left.shape[1], k.shape, v.dtype
     k, v, left, right = (x.to(wide(dtype)) for x in (k, v, left, right))
     past, size = keys - time, chunk_size(time, CHUNK)
     seen = visible(time, keys, segments, device=k.device)[:, 0]

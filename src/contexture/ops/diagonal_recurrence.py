@@ -2,9 +2,12 @@
 
     z_t = exp(g + i w) z_{t-1} + x_t,    y_t = Re sum over modes of (r + i r') z_t
 
-Over a chunk of size C that starts from z:  y_t = sum_{s <= t} K_{t-s} x_s + Re sum (r + i r') exp((t+1)(g + i w)) z with
-the kernel K_l = Re sum (r + i r') exp(l (g + i w)), and z <- exp(C (g + i w)) z + sum_s exp((C-1-s)(g + i w)) x_s: three
-matrices for each channel, the same for all chunks.
+Over a chunk of size C that starts from z, with the kernel K_l = Re sum over modes of (r + i r') exp(l (g + i w)),
+
+    y_t = sum_{s <= t} K_{t-s} x_s + Re sum over modes of (r + i r') exp((t + 1)(g + i w)) z,
+    z <- exp(C (g + i w)) z + sum_s exp((C - 1 - s)(g + i w)) x_s:
+
+three matrices for each channel, the same for all chunks.
 
 x, y: [batch, time, channels]; g (at most 0), w: [groups, channels, modes]; r, r': the two entries of
 read [groups, channels, modes, 2], where the batch is groups times as large as that of one group, groups outermost.
@@ -57,7 +60,7 @@ def diagonal_recurrence_chunked(
     x: Tensor, log_decay: Tensor, angle: Tensor, read: Tensor, *, state: Tensor, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Three matrix products per channel, and one complex product per chunk between them."""
-    (batch, time, channels), dtype = x.shape, x.dtype
+    (batch, time, _), dtype = x.shape, x.dtype
     x, log_decay, angle, read = (tensor.to(state.dtype) for tensor in (x, log_decay, angle, read))
     size = chunk_size(time, CHUNK)
     steps = torch.arange(size + 1, device=x.device, dtype=x.dtype)
@@ -128,9 +131,7 @@ def diagonal_recurrence(
     if segments is not None:
         x = x.masked_fill(padding(segments).unsqueeze(-1), 0.0)
     state = _no_modes(x, log_decay.shape[2]) if initial_state is None else initial_state
-    out, state = dispatch.run(
-        OP, x, log_decay, angle, read, keys=x.shape[1], state=state, segments=segments
-    )
+    out, state = dispatch.run(OP, x, log_decay, angle, read, keys=x.shape[1], state=state, segments=segments)
     if segments is not None:
         out = out.masked_fill(padding(segments).unsqueeze(-1), 0.0)
     return out, state

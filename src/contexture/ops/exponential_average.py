@@ -2,7 +2,8 @@
 
     y_t = sum_{s <= t} exp(k_s) v_s / sum_{s <= t} exp(k_s),    l_t = log sum_{s <= t} exp(k_s)
 
-It is what an Attention Free Transformer without position biases mixes (AFT-simple; Zhai et al., 2021, arXiv:2105.14103).
+It is what an Attention Free Transformer without position biases mixes (AFT-simple; Zhai et al., 2021,
+arXiv:2105.14103).
 Two stretches of tokens with sums l, l' and averages y, y' are together
 
     L = log(exp l + exp l'),    Y = exp(l - L) y + exp(l' - L) y'
@@ -30,7 +31,7 @@ EMPTY = -1e30
 
 
 class LogAverage(NamedTuple):
-    """The logarithm of summed weights and the average under them, both [batch, heads, dim] (or with time after batch)."""
+    """The logarithm of summed weights and the average under them, [batch, heads, dim] each, or with time."""
 
     log_sum: Tensor
     average: Tensor

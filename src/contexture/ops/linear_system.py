@@ -57,7 +57,7 @@ def linear_system_chunked(
     x: Tensor, matrix: Tensor, drive: Tensor, *, state: Tensor, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """One matrix product for all chunks, and one small product per chunk between them."""
-    (batch, time, channels), dtype, order = x.shape, x.dtype, len(drive)
+    time, dtype, order = x.shape[1], x.dtype, len(drive)
     x, matrix, drive = (tensor.to(state.dtype) for tensor in (x, matrix, drive))
     size = chunk_size(time, CHUNK)
     steps = powers(matrix, size + 1)

@@ -34,7 +34,7 @@ def masked_mixing_reference(x: Tensor, weight: Tensor, *, past: int, segments: T
 
 def masked_mixing_products(x: Tensor, weight: Tensor, *, past: int, segments: Tensor | None = None) -> Tensor:
     """One product per group and head over all positions; per row of the batch where sequences are packed."""
-    (batch, keys, heads, dim), groups = x.shape, weight.shape[0]
+    (_, keys, heads, dim), groups = x.shape, weight.shape[0]
     if segments is not None:
         return silence(_packed(x, weight, segments), segments)
     inputs = torch.unflatten(x, 0, (groups, -1)).permute(0, 3, 2, 1, 4).flatten(3).flatten(0, 1)
