@@ -3,12 +3,13 @@ arXiv:2105.14103).
 
     y_t = sum_{s <= t} exp(k_s + w_ts) v_s / sum_{s <= t} exp(k_s + w_ts),    w_ts = a_t.b_s
 
-Over a chunk of queries, the pairs inside it are summed one by one; the past S before it is two matrix products,
+Inside blocks of 16 the pairs are summed one by one. Then blocks of 32, 64, ... are cut in two, and the second half
+finds all of the first by a matrix product,
 
-    exp(w - max w) [exp(k - M) v, exp(k - M)],    M = the past's largest key,
+    exp(w - max w) [exp(k - M) v, exp(k - M)],    M = the first half's largest key,
 
-and the two are merged. Keys of any size are safe; a past whose biases spread over more than about 80 (in fp32) may
-round to no weight at all.
+which is merged with what it has found before. Keys of any size are safe; a half whose biases spread over more than
+about 80 (in fp32) may round to no weight at all. Of packed sequences, only the one at the cut has parts in both halves.
 
 k, v, y: [batch, time, heads, dim]; a, b: [rows, time, rank], where the batch is rows times as large as that of one row,
 rows outermost. The state is all keys, values and b so far, [batch, past, ...]. A change of segment hides the past.
@@ -17,15 +18,17 @@ rows outermost. The state is all keys, values and b so far, [batch, past, ...]. 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import chunk_size, silence, wide
-from contexture.ops.exponential_average import EMPTY, LogAverage, average, merge
+from contexture.ops.chunks import silence, wide
+from contexture.ops.exponential_average import EMPTY, LogAverage, average, hide, merge
+from contexture.ops.segments import runs as runs_of
 from contexture.ops.softmax_attention import visible
 
-CHUNK = 32
+SMALL = 16
 
 
 class Past(NamedTuple):
@@ -34,16 +37,6 @@ class Past(NamedTuple):
     keys: Tensor
     values: Tensor
     biases: Tensor
-
-
-def _grouped(x: Tensor, rows: int) -> Tensor:
-    """[rows * batch, time, channels] as [rows, time, batch * channels]."""
-    return torch.unflatten(x, 0, (rows, -1)).transpose(1, 2).flatten(2)
-
-
-def _ungrouped(x: Tensor, batch: int) -> Tensor:
-    """Undo `_grouped`."""
-    return torch.unflatten(x, 2, (batch, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def biased_average_reference(
@@ -62,41 +55,75 @@ def biased_average_reference(
     return silence(torch.stack(outputs, 1), segments).to(dtype)
 
 
-def biased_average_chunked(
+def biased_average_halves(
     k: Tensor, v: Tensor, left: Tensor, right: Tensor, *, segments: Tensor | None = None
 ) -> Tensor:
-    """Pairs inside chunks of queries, products with all that came before them."""
-    time, (batch, keys, heads, dim), dtype = left.shape[1], k.shape, v.dtype
-    k, v, left, right = (x.to(wide(dtype)) for x in (k, v, left, right))
-    past, size = keys - time, chunk_size(time, CHUNK)
-    seen = visible(time, keys, segments, device=k.device)[:, 0]
-    if segments is not None:
-        left, right = (x.repeat_interleave(batch // x.shape[0], 0) for x in (left, right))
-    bias = (left @ right.mT).masked_fill(~seen, EMPTY)
-    k, v = k.flatten(2), v.flatten(2)
-    top = k.cummax(1).values.detach()
-    own = zip(k[:, past:].split(size, 1), v[:, past:].split(size, 1), bias.split(size, 1), strict=True)
-    outputs = []
-    for n, (keys_, values, table) in enumerate(own):
-        before = past + n * size
-        rows = table[..., before : before + keys_.shape[1]].repeat_interleave(batch // bias.shape[0], 0)
-        inside = average(keys_.unsqueeze(1) + rows.unsqueeze(-1), values.unsqueeze(1), over=2)
-        if before:
-            earlier = _past(k[:, :before], v[:, :before], table[..., :before], top[:, before - 1 : before])
-            inside = merge(inside, earlier)
-        outputs.append(inside.average)
-    return silence(torch.unflatten(torch.cat(outputs, 1), 2, (heads, dim)), segments).to(dtype)
+    """Pairs inside small blocks, then one half of ever larger blocks recalled by the other, then the carried past."""
+    time, (heads, dim), dtype = left.shape[1], k.shape[2:], v.dtype
+    k, v, left, right = (x.to(wide(dtype)) for x in (k.flatten(2), v.flatten(2), left, right))
+    past = k.shape[1] - time
+    (old_k, k), (old_v, v), (old_right, right) = (torch.split(x, [past, time], 1) for x in (k, v, right))
+    runs = None if segments is None else runs_of(segments)
+    seen, half = _pairs(k, v, left, right, runs=runs), SMALL
+    while half < time:
+        earlier = _across(k, v, left, right, half=half, runs=runs)
+        halves = (_blocks(x, half, value=value).unbind(2) for x, value in zip(seen, (EMPTY, 0.0), strict=True))
+        firsts, seconds = zip(*halves, strict=True)
+        both = zip(firsts, merge(LogAverage(*seconds), earlier), strict=True)
+        seen = LogAverage(*(torch.stack(pair, 2).flatten(1, 3)[:, :time] for pair in both))
+        half *= 2
+    if past:
+        earlier = _recall(*(x.unsqueeze(1) for x in (old_k, old_v, left, old_right)))
+        earlier = LogAverage(*(x.squeeze(1) for x in earlier))
+        seen = merge(seen, earlier if runs is None else hide(earlier, (runs != 0).unsqueeze(2)))
+    return silence(torch.unflatten(seen.average, 2, (heads, dim)), segments).to(dtype)
 
 
-def _past(k: Tensor, v: Tensor, bias: Tensor, top: Tensor) -> LogAverage:
-    """What a chunk of queries finds in the past; k, v: [batch, past, channels]; bias: [rows, queries, past]."""
+def _blocks(x: Tensor, half: int, *, value: float = 0.0) -> Tensor:
+    """Cut time into blocks of two halves, [batch, blocks, 2, half, channels], the last filled up with `value`."""
+    return torch.unflatten(F.pad(x, (0, 0, 0, -x.shape[1] % (2 * half)), value=value), 1, (-1, 2, half))
+
+
+def _pairs(k: Tensor, v: Tensor, left: Tensor, right: Tensor, *, runs: Tensor | None) -> LogAverage:
+    """What every token finds in its own small block, pair by pair."""
+    (batch, time, _), size = k.shape, min(SMALL, k.shape[1])
+    fill = -time % size
+    k = torch.unflatten(F.pad(k, (0, 0, 0, fill), value=EMPTY), 1, (-1, size))
+    v, left, right = (torch.unflatten(F.pad(x, (0, 0, 0, fill)), 1, (-1, size)) for x in (v, left, right))
+    hidden = torch.ones(size, size, dtype=torch.bool, device=k.device).triu(1)
+    if runs is not None:
+        places = torch.unflatten(F.pad(runs, (0, fill), value=-1), 1, (-1, size))
+        hidden = hidden | (places.unsqueeze(-1) != places.unsqueeze(-2))
+    bias = (left @ right.mT).repeat_interleave(batch // left.shape[0], 0).masked_fill(hidden, EMPTY)
+    inside = average(k.unsqueeze(2) + bias.unsqueeze(4), v.unsqueeze(2), over=3)
+    return LogAverage(*(x.flatten(1, 2)[:, :time] for x in inside))
+
+
+def _across(k: Tensor, v: Tensor, left: Tensor, right: Tensor, *, half: int, runs: Tensor | None) -> LogAverage:
+    """What the second half of every block finds in the first: of packed sequences, that at the cut alone."""
+    keys, values, rights = (_blocks(x, half)[:, :, 0] for x in (k, v, right))
+    lefts = _blocks(left, half)[:, :, 1]
+    if runs is None:
+        return _recall(keys, values, lefts, rights)
+    places = _blocks(runs.unsqueeze(2), half, value=-1)
+    apart = places != places[:, :, :1, -1:]
+    return hide(_recall(keys.masked_fill(apart[:, :, 0], EMPTY), values, lefts, rights), apart[:, :, 1])
+
+
+def _recall(k: Tensor, v: Tensor, left: Tensor, right: Tensor) -> LogAverage:
+    """What queries find in keys that all lie before them.
+
+    k, v: [batch, blocks, keys, channels]; left: [rows, blocks, queries, rank]; right: [rows, blocks, keys, rank].
+    """
+    rows, batch = left.shape[0], k.shape[0]
+    top, bias = k.amax(2, keepdim=True).detach(), left @ right.mT
+    peak = bias.amax(3, keepdim=True).detach()
     weights = (k - top).exp()
-    peak = bias.amax(2, keepdim=True).detach()
-    sums = (bias - peak).exp() @ _grouped(torch.cat((weights * v, weights), 2), bias.shape[0])
-    summed, weight = _ungrouped(sums, k.shape[0] // bias.shape[0]).chunk(2, -1)
+    sides = torch.unflatten(torch.cat((weights * v, weights), 3), 0, (rows, -1)).permute(0, 2, 3, 1, 4)
+    sums = torch.unflatten((bias - peak).exp() @ sides.flatten(3), 3, (batch // rows, -1))
+    summed, weight = sums.permute(0, 3, 1, 2, 4).flatten(0, 1).chunk(2, -1)
     weight = weight.clamp(min=torch.finfo(weight.dtype).tiny)
-    offset = peak.repeat_interleave(k.shape[0] // bias.shape[0], 0)
-    return LogAverage(top + offset + weight.log(), summed / weight)
+    return LogAverage(top + peak.repeat_interleave(batch // rows, 0) + weight.log(), summed / weight)
 
 
 def biased_average(
@@ -132,7 +159,7 @@ def _sample(generator: torch.Generator, *, batch: int, time: int, heads: int, di
 
 OP = dispatch.Op(
     name="biased-average",
-    paths={"reference": biased_average_reference, "chunked": biased_average_chunked},
+    paths={"reference": biased_average_reference, "halves": biased_average_halves},
     call=biased_average,
     sample=_sample,
 )

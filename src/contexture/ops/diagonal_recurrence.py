@@ -99,7 +99,7 @@ def _carry(
     The last chunk is `fill` tokens short, so its writer is read from that column on.
     """
     batch, count, size, _ = written.shape
-    full, last = written.split((count - 1, 1), 1)
+    full, last = torch.split(written, [count - 1, 1], 1)
     short = multiply(writer[..., fill:], last[:, 0, : size - fill]).unsqueeze(1)
     added = torch.cat((torch.unflatten(multiply(writer, full.flatten(0, 1)), 0, (batch, -1)), short), 1)
     added = torch.complex(*added.chunk(2, 2))

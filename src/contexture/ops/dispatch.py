@@ -65,6 +65,8 @@ def choose(name: str, call: Call) -> str:
             return "products" if short else "sdpa"
         case "short-convolution":
             return "taps" if call.packed else "fused"
+        case "biased-average":
+            return "halves"
         case "masked-mixing":
             return "products"
         case "long-convolution":

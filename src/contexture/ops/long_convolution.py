@@ -60,7 +60,8 @@ def transformed(h: Tensor, x: Tensor, *, size: int) -> Tensor:
     spectrum = torch.fft.rfft(x, n=size, dim=1)
     response = torch.fft.rfft(h, n=size, dim=2).mT
     product = torch.unflatten(spectrum, 0, (h.shape[0], -1)) * response.unsqueeze(1)
-    return torch.fft.irfft(product.flatten(0, 1), n=size, dim=1)
+    out: Tensor = torch.fft.irfft(product.flatten(0, 1), n=size, dim=1)
+    return out
 
 
 def halves(

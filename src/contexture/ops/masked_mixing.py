@@ -45,11 +45,11 @@ def masked_mixing_products(x: Tensor, weight: Tensor, *, past: int, segments: Te
 
 def _packed(x: Tensor, weight: Tensor, segments: Tensor) -> Tensor:
     """Every row of the batch under its own choice of the matrix's entries."""
-    batch, groups = x.shape[0], weight.shape[0]
+    (batch, time), groups = x.shape[:2], weight.shape[0]
     group = torch.arange(groups, device=x.device).repeat_interleave(batch // groups).view(-1, 1, 1)
     steps = positions_of(segments)
     entries = weight.to(x.dtype).permute(0, 2, 3, 1)[group, steps.unsqueeze(2), steps.unsqueeze(1)]
-    table = entries.permute(0, 3, 1, 2) * visible(*[x.shape[1]] * 2, segments, device=x.device).to(x.dtype)
+    table = entries.permute(0, 3, 1, 2) * visible(time, time, segments, device=x.device).to(x.dtype)
     return (table @ x.transpose(1, 2)).transpose(1, 2)
 
 

@@ -46,6 +46,11 @@ def _rows(bias: Tensor, batch: int) -> Tensor:
     return bias if bias.shape[0] == 1 else bias.repeat_interleave(batch // bias.shape[0], 0)
 
 
+def _windows(x: Tensor, window: int) -> Tensor:
+    """[batch, time, window, heads, dim], channels innermost as before."""
+    return x.unfold(1, window, 1).permute(0, 1, 4, 2, 3)
+
+
 def windowed_average_reference(
     k: Tensor, v: Tensor, bias: Tensor, *, state: Window, segments: Tensor | None
 ) -> tuple[Tensor, Window]:
@@ -77,8 +82,7 @@ def windowed_average_chunked(
     left = LogAverage(
         torch.cat((state.log_sum.unsqueeze(1), k[:, :time]), 1), torch.cat((state.average.unsqueeze(1), v[:, :time]), 1)
     )
-    logits = k.unfold(1, past + 1, 1)
-    logits = logits + _rows(bias, k.shape[0]).to(k.dtype).flip(-1).unsqueeze(3)
+    logits = _windows(k, past + 1) + _rows(bias, k.shape[0]).to(k.dtype).flip(-1).mT.unsqueeze(4)
     if segments is None:
         far = running(left)
         before = LogAverage(far.log_sum[:, :time], far.average[:, :time])
@@ -89,8 +93,8 @@ def windowed_average_chunked(
         before = LogAverage(far.log_sum[:, :time], far.average[:, :time])
         before = hide(before, (runs[:, :time] != own)[:, :, None, None])
         hidden = runs[:, 1:].unfold(1, past + 1, 1) != own.unsqueeze(-1)
-        logits = logits.masked_fill(hidden[:, :, None, None], EMPTY)
-    near = average(logits, v.unfold(1, past + 1, 1), over=4)
+        logits = logits.masked_fill(hidden[..., None, None], EMPTY)
+    near = average(logits, _windows(v, past + 1), over=2)
     out = merge(near, before).average
     after = Window(far.log_sum[:, -1], far.average[:, -1], k[:, time:], v[:, time:])
     return silence(out, segments).to(dtype), after
