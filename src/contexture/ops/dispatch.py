@@ -57,6 +57,7 @@ def choose(name: str, call: Call) -> str:
     bf16 scaled-dot-product attention is the fastest forward on a CPU, but its backward takes 16 times as long as that
     of explicit batched products at 50 keys, 10 times at 82 and twice at 512; at 2,048 the products are the slower.
     A grouped convolution is 3 to 6 times faster than a product per tap, but cannot stop at a segment's edge.
+    A transform takes as long as a product for 16 further tokens after 512, and 5 times as long for one after 8,192.
     """
     match name:
         case "softmax-attention":
@@ -66,6 +67,12 @@ def choose(name: str, call: Call) -> str:
             return "taps" if call.packed else "fused"
         case "selective-scan":
             return "blocked"
+        case "biased-average":
+            return "halves"
+        case "masked-mixing":
+            return "products"
+        case "long-convolution":
+            return "products" if call.time <= 8 and not call.packed else "fft"
         case _:
             return "chunked"
 
