@@ -21,7 +21,12 @@ from contexture.testing.set_mixers import LAWS as SET_LAWS
 MIXERS = discovery.registered("mixers")
 CAUSAL = {name: mixer for name, mixer in MIXERS.items() if mixer.card.causal}
 SETS = {name: mixer for name, mixer in MIXERS.items() if not mixer.card.causal}
-SETTINGS = {"softmax": ({"positions": "none"},), "delta-rule": ({"short_convolution": 1},)}
+SETTINGS = {
+    "softmax": ({"positions": "none"},),
+    "delta-rule": ({"short_convolution": 1},),
+    "native-hybrid": ({"window": 0}, {"num_slots": 0, "window": 24}, {"num_slots": 3, "window": 5}),
+    "sse": ({"num_partitions": 5, "num_routes": 2},),
+}
 """Further settings under which a mixer is another mechanism."""
 
 
