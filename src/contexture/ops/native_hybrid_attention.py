@@ -9,7 +9,7 @@ In chunks of rows Q, K, V with G the running sum of f inside the chunk, s = 1 - 
     logits of slots = e^G * (Q K_0') + e^G * (A (s * e^-G)),    o = (p * e^G) V_0 + tril((p * e^G) (s * e^-G)') V
 
 with K_0, V_0 the slots before the chunk. The exponents are taken from the chunk's middle, G - G_last / 2, and a decay
-below -8 a step counts as -8 (the slot is left with 0.03 % of what it held), so that none leaves fp32 in a chunk of 16.
+below -4 a step counts as -4 (the slot is left with 2 % of what it held), so that none exceeds 64 in a chunk of 32.
 
 q, k: [batch, time, heads, dim], for the slots; v, o: [batch, time, heads, out]; f, not positive: [batch, time, heads,
 slots]; qw, kw: [batch, time, heads, dim], for the window, which counts the present token. All in fp32 at least. The
@@ -30,9 +30,9 @@ from contexture.ops.chunks import add_product, chunk_size, join, masks, silence,
 from contexture.ops.segments import positions as positions_of
 from contexture.ops.segments import runs as runs_of
 
-CHUNK = 16
+CHUNK = 32
 BLOCK = 64
-LOWEST = -8.0
+LOWEST = -4.0
 
 
 class HybridState(NamedTuple):
@@ -129,7 +129,7 @@ def native_hybrid_attention_reference(
         logits = logits.masked_fill(hidden.unsqueeze(1), -torch.inf)
         of_slots = torch.einsum("bhd,bhmd->bhm", q[:, t].to(held), slots[..., :dim])
         weights = (scale * torch.cat((of_slots, logits), -1)).softmax(-1)
-        on_slots, on_tokens = weights.split([slots.shape[2], logits.shape[-1]], -1)
+        on_slots, on_tokens = torch.split(weights, [slots.shape[2], logits.shape[-1]], -1)
         recalled = torch.einsum("bhm,bhme->bhe", on_slots, slots[..., dim:])
         outputs.append(recalled + torch.einsum("bhs,bshe->bhe", on_tokens, values[:, seen]))
     out = silence(torch.stack(outputs, 1), segments).to(dtype)
@@ -153,9 +153,12 @@ def native_hybrid_attention_chunked(
     time, held, dtype = q.shape[1], wide(v.dtype), v.dtype
     state = _begun(v, decay, kw, min(window, time)) if initial_state is None else initial_state
     slots = _Slots(scale * q.to(held), k.to(held), v.to(held), decay.to(held), state.slots, segments)
+    if window == 0:
+        out = slots.recall(slots.logits().softmax(-1))
+        return silence(out, segments).to(dtype), _after(state, slots.last, kw, v, window=0, segments=segments)
     block = chunk_size(time, BLOCK)
     logits = split(slots.logits(), block)
-    band = _Band(scale * qw.to(held), kw, v, window=window, block=block, state=state, segments=segments)
+    band = _Band(scale * qw.to(held), kw, v, block=block, state=state, segments=segments)
     weights = torch.cat((logits, band.logits()), -1).softmax(-1)
     on_slots, on_tokens = torch.split(weights, [logits.shape[-1], weights.shape[-1] - logits.shape[-1]], -1)
     out = slots.recall(join(on_slots, time)) + join(on_tokens @ band.values, time)
@@ -216,7 +219,6 @@ class _Band:
         k: Tensor,
         v: Tensor,
         *,
-        window: int,
         block: int,
         state: HybridState,
         segments: Tensor | None,
@@ -228,7 +230,7 @@ class _Band:
         self.keys = _bands(torch.cat((state.keys, k), 1).to(q.dtype), span, block, tail)
         self.values = _bands(torch.cat((state.values, v), 1).to(q.dtype), span, block, tail).mT
         row, column = torch.arange(block, device=q.device).unsqueeze(1), torch.arange(span, device=q.device)
-        near = (column >= row) & (column <= row + past) & (window > 0)
+        near = (column >= row) & (column <= row + past)
         # What fills up the last block sees itself, so that its row is finite.
         own = torch.unflatten(F.pad(stretch[:, past:], (0, tail), value=-1), 1, (-1, block))
         there = F.pad(there, (0, tail), value=True).unfold(1, span, block)

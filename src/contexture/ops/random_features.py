@@ -34,7 +34,7 @@ def orthogonal_directions(
     rotations, triangles = torch.linalg.qr(drawn[0])
     # The signs make the factorisation unique, and the rotations uniform.
     rotations = rotations * torch.diagonal(triangles, dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    directions = rotations.mT * drawn[1].norm(dim=-1, keepdim=True)
+    directions: Tensor = rotations.mT * torch.linalg.vector_norm(drawn[1], dim=-1, keepdim=True)
     return directions.flatten(0, 1)[:num_features].to(torch.float32)
 
 
