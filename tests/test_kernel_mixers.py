@@ -118,6 +118,16 @@ def test_keys_and_queries_of_any_size_leave_everything_finite(mixer):
     torch.testing.assert_close(out[:, :1], built.heads.join(v))
 
 
+@pytest.mark.parametrize("mixer", [Performer, Kernelized, Based, ReBased, Flowformer])
+def test_mixed_precision_costs_a_per_cent_or_so(mixer):
+    built, x = mixer(16, num_heads=2, generator=seeded()), draw(2, 70, 16).float()
+    with torch.no_grad():
+        exact = built(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = built(x)
+    assert rms(rough - exact) < 0.03 * rms(exact)
+
+
 def test_performer_comes_near_softmax_attention_as_features_are_added():
     x = 0.5 * draw(2, 30, 8)
     errors = []

@@ -191,6 +191,16 @@ def test_decays_of_any_size_leave_everything_finite():
     assert all(x.grad is not None and x.grad.isfinite().all() for x in (q, k, v, decay, qw, kw))
 
 
+@pytest.mark.parametrize("mixer", [SparseStateExpansion, NativeHybridAttention])
+def test_mixed_precision_costs_a_per_cent_or_so(mixer):
+    built, x = mixer(16, num_heads=2, generator=seeded()), draw(2, 70, 16).float()
+    with torch.no_grad():
+        exact = built(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = built(x)
+    assert rms(rough - exact) < 0.05 * rms(exact)
+
+
 def test_nothing_to_attend_to_is_refused():
     with pytest.raises(InputError, match="without slots and without a window"):
         NativeHybridAttention(16, num_heads=2, generator=seeded(), num_slots=0, window=0)

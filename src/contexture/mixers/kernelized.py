@@ -76,5 +76,7 @@ class Kernelized(MemoryMixer):
         return self.heads.join(out.to(x.dtype)), memory
 
     def _exponents(self, x: Tensor) -> Tensor:
-        x = x * x.shape[-1] ** -0.25
-        return self.spectrum(x) - x.square().sum(-1, keepdim=True)
+        # An exponent rounded to bf16 would be off by per cents once it is raised.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x * x.shape[-1] ** -0.25
+            return self.spectrum(x) - x.square().sum(-1, keepdim=True)

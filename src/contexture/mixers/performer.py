@@ -73,5 +73,7 @@ class Performer(MemoryMixer):
         return self.heads.join(out.to(x.dtype)), memory
 
     def _exponents(self, x: Tensor) -> Tensor:
-        x = x * x.shape[-1] ** -0.25
-        return self.directions(x) - x.square().sum(-1, keepdim=True) / 2
+        # An exponent rounded to bf16 would be off by per cents once it is raised.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x * x.shape[-1] ** -0.25
+            return self.directions(x) - x.square().sum(-1, keepdim=True) / 2
