@@ -191,7 +191,7 @@ def test_quadratic_attention_by_hand():
 
 
 def test_based_averages_with_the_exponentials_first_terms():
-    mixer = Based(8, num_heads=2, key_size=5, generator=seeded()).double()
+    mixer = Based(8, num_heads=2, key_dim=5, generator=seeded()).double()
     x = draw(2, 70, 8)
     q, k, v = mixer.heads.split(x)
     z = products(q, k) / math.sqrt(5)
@@ -199,7 +199,7 @@ def test_based_averages_with_the_exponentials_first_terms():
 
 
 def test_rebased_averages_with_learned_squares():
-    mixer = ReBased(8, num_heads=2, key_size=5, generator=seeded()).double()
+    mixer = ReBased(8, num_heads=2, key_dim=5, generator=seeded()).double()
     for seed, norm in enumerate((mixer.query_norm, mixer.key_norm)):
         with torch.no_grad():
             norm.weight.copy_(draw(5, seed=seed))

@@ -2,11 +2,10 @@
 
     q, k, v = split(x W);                          Heads
     q, k, v = split(silu(conv(x W)));              ConvolvedHeads (as in DeltaNet, Mamba and Titans)
-    q, k, v = split(x W), v wider than q, k;       NarrowHeads (as in Based)
     y = concat over heads of o, times W_o
 
 x, y: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]. conv is a causal depthwise convolution of a few
-taps; with one tap it is left out. None of the classes is a mixer: a mixer holds one and adds its op.
+taps; with one tap it is left out. Neither class is a mixer: a mixer holds one and adds its op.
 """
 
 import torch
@@ -31,17 +30,35 @@ def head_size(width: int, num_heads: int) -> int:
 
 
 class Heads(nn.Module):
-    """Queries, keys and values of every head, and the way back to the width."""
+    """Queries, keys and values of every head, and the way back to the width.
 
-    def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float = 1.0) -> None:
+    Queries and keys have `key_dim` entries, as many as values unless given.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        generator: torch.Generator,
+        key_dim: int | None = None,
+        gain: float = 1.0,
+    ) -> None:
         super().__init__()
         self.num_heads, self.dim = num_heads, head_size(width, num_heads)
-        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
+        self.key_dim = self.dim if key_dim is None else key_dim
+        channels = num_heads * (2 * self.key_dim + self.dim)
+        self.projection = Linear(width, channels, generator=generator, bias=False)
         self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
 
     def split(self, x: Float[Tensor, "batch time width"]) -> tuple[Tensor, ...]:
-        """q, k and v, each [batch, time, heads, dim]."""
-        return torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
+        """q, k and v, [batch, time, heads, key_dim or dim]."""
+        projected = self.projection(x)
+        if self.key_dim == self.dim:
+            return torch.unflatten(projected, -1, (3, self.num_heads, self.dim)).unbind(2)
+        keys, values = self.num_heads * self.key_dim, self.num_heads * self.dim
+        parts = torch.split(projected, [keys, keys, values], dim=-1)
+        return tuple(torch.unflatten(part, -1, (self.num_heads, -1)) for part in parts)
 
     def join(self, mixed: Float[Tensor, "batch time heads dim"]) -> Float[Tensor, "batch time width"]:
         """Back to the width."""
@@ -101,29 +118,3 @@ class ConvolvedHeads(nn.Module):
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
         return torch.unflatten(F.silu(projected), -1, (3, self.num_heads, self.dim)).unbind(2)
-
-
-class NarrowHeads(nn.Module):
-    """Heads whose queries and keys have a size of their own, `key_size`, beside values of width / num_heads."""
-
-    def __init__(
-        self, width: int, *, num_heads: int, key_size: int, generator: torch.Generator, gain: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.dim, self.key_size = num_heads, head_size(width, num_heads), key_size
-        self.projection = Linear(width, 2 * num_heads * key_size + width, generator=generator, bias=False)
-        self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
-
-    def split(self, x: Float[Tensor, "batch time width"]) -> tuple[Tensor, Tensor, Tensor]:
-        """q and k, [batch, time, heads, key_size], and v, [batch, time, heads, dim]."""
-        narrow = self.num_heads * self.key_size
-        q, k, v = torch.split(self.projection(x), [narrow, narrow, self.num_heads * self.dim], dim=-1)
-        return (
-            torch.unflatten(q, -1, (self.num_heads, -1)),
-            torch.unflatten(k, -1, (self.num_heads, -1)),
-            torch.unflatten(v, -1, (self.num_heads, -1)),
-        )
-
-    def join(self, mixed: Float[Tensor, "batch time heads dim"]) -> Float[Tensor, "batch time width"]:
-        """Back to the width."""
-        return self.output(mixed.flatten(2))

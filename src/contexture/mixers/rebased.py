@@ -1,21 +1,21 @@
 """ReBased: attention by a learned square (Aksenov et al., 2024, arXiv:2402.10644).
 
-    o_t = sum_{s <= t} v_s z_ts^2 / (epsilon + sum_{s <= t} z_ts^2),    z_ts = q'_t.k'_s / sqrt(key_size)
+    o_t = sum_{s <= t} v_s z_ts^2 / (epsilon + sum_{s <= t} z_ts^2),    z_ts = q'_t.k'_s / sqrt(key_dim)
     q' = g_q * norm(q) + b_q,    k' = g_k * norm(k) + b_k
 
 norm takes the mean from every vector and divides by its deviation; g and b are learned, so that a weight can come down
 to zero, where Based's never falls below 1/2. The paper's feature map is the square of such a vector, (g norm(x) + b)^2,
 whose products of pairs make z^2. epsilon keeps the ratio finite where every weight is near zero.
 
-x: [batch, time, width]; q, k: [batch, time, num_heads, key_size]; v: [batch, time, num_heads, dim]. The state is one
-[features, dim + 1] sum per head, with about key_size^2 / 2 features. g and b are shared by all heads.
+x: [batch, time, width]; q, k: [batch, time, num_heads, key_dim]; v: [batch, time, num_heads, dim]. The state is one
+[features, dim + 1] sum per head, with about key_dim^2 / 2 features. g and b are shared by all heads.
 """
 
 import torch
 from torch import Tensor
 
 from contexture.leaves.norm import LayerNorm
-from contexture.mixers.heads import NarrowHeads
+from contexture.mixers.heads import Heads
 from contexture.mixers.memory import MemoryMixer
 from contexture.ops.quadratic_attention import num_features, quadratic_attention
 from contexture.ops.weighted_average import weighted_average
@@ -39,13 +39,13 @@ class ReBased(MemoryMixer):
     )
 
     def __init__(
-        self, width: int, *, num_heads: int, generator: torch.Generator, key_size: int = 16, gain: float = 1.0
+        self, width: int, *, num_heads: int, generator: torch.Generator, key_dim: int = 16, gain: float = 1.0
     ) -> None:
         super().__init__()
-        self.heads = NarrowHeads(width, num_heads=num_heads, key_size=key_size, generator=generator, gain=gain)
-        self.query_norm = LayerNorm(key_size, device=generator.device)
-        self.key_norm = LayerNorm(key_size, device=generator.device)
-        self.memory_shape = (num_heads, num_features(key_size, SQUARE), self.heads.dim + 1)
+        self.heads = Heads(width, num_heads=num_heads, key_dim=key_dim, generator=generator, gain=gain)
+        self.query_norm = LayerNorm(key_dim, device=generator.device)
+        self.key_norm = LayerNorm(key_dim, device=generator.device)
+        self.memory_shape = (num_heads, num_features(key_dim, SQUARE), self.heads.dim + 1)
 
     def attend(
         self, x: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
