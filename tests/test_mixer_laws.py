@@ -25,6 +25,8 @@ SETTINGS = {
     "softmax": ({"positions": "none"},),
     "delta-rule": ({"short_convolution": 1},),
     "gated-delta-rule": ({"short_convolution": 1},),
+    "native-hybrid": ({"window": 0}, {"num_slots": 0, "window": 24}, {"num_slots": 3, "window": 5}),
+    "sse": ({"num_partitions": 5, "num_routes": 2},),
 }
 """Further settings under which a mixer is another mechanism."""
 

@@ -30,17 +30,35 @@ def head_size(width: int, num_heads: int) -> int:
 
 
 class Heads(nn.Module):
-    """Queries, keys and values of every head, and the way back to the width."""
+    """Queries, keys and values of every head, and the way back to the width.
 
-    def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float = 1.0) -> None:
+    Queries and keys have `key_dim` entries, as many as values unless given.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        generator: torch.Generator,
+        key_dim: int | None = None,
+        gain: float = 1.0,
+    ) -> None:
         super().__init__()
         self.num_heads, self.dim = num_heads, head_size(width, num_heads)
-        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
+        self.key_dim = self.dim if key_dim is None else key_dim
+        channels = num_heads * (2 * self.key_dim + self.dim)
+        self.projection = Linear(width, channels, generator=generator, bias=False)
         self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
 
     def split(self, x: Float[Tensor, "batch time width"]) -> tuple[Tensor, ...]:
-        """q, k and v, each [batch, time, heads, dim]."""
-        return torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
+        """q, k and v, [batch, time, heads, key_dim or dim]."""
+        projected = self.projection(x)
+        if self.key_dim == self.dim:
+            return torch.unflatten(projected, -1, (3, self.num_heads, self.dim)).unbind(2)
+        keys, values = self.num_heads * self.key_dim, self.num_heads * self.dim
+        parts = torch.split(projected, [keys, keys, values], dim=-1)
+        return tuple(torch.unflatten(part, -1, (self.num_heads, -1)) for part in parts)
 
     def join(self, mixed: Float[Tensor, "batch time heads dim"]) -> Float[Tensor, "batch time width"]:
         """Back to the width."""

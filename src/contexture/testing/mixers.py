@@ -5,7 +5,7 @@
 | state | the state is a tuple whose tensors have the batch first: reordering its rows reorders the episodes |
 | streaming | cutting a sequence anywhere and carrying the state gives what `forward` gives |
 | causality | what comes later changes nothing before |
-| gradients | every parameter gets a finite gradient, that of the output, non-zero in one of three random batches |
+| gradients | a trained parameter gets a finite gradient, that of the output, non-zero in one of three random batches |
 | segments | packed sequences give what the sequences give one by one; padding has no effect |
 | state growth | the state's bytes grow with time as the card says |
 | cost | floating-point operations grow with time as the card says |
@@ -121,9 +121,9 @@ def law_causality(case: MixerCase) -> None:
 
 
 def law_gradients(case: MixerCase) -> None:
-    """Every parameter's gradient is finite, right along a random direction, and somewhere non-zero."""
+    """Every trained parameter's gradient is finite, right along a random direction, and somewhere non-zero."""
     mixer, law = case.build(), "gradients"
-    named = dict(mixer.named_parameters())
+    named = {name: parameter for name, parameter in mixer.named_parameters() if parameter.requires_grad}
     moved = dict.fromkeys(named, False)
     for seed in range(3):
         x = case.input(2, TIME, seed=seed).requires_grad_()
@@ -236,6 +236,8 @@ def law_cohorts(case: MixerCase) -> None:
     stacked = dict(cohort.named_parameters())
     for member, mixer in enumerate(mixers):
         for name, parameter in mixer.named_parameters():
+            if not parameter.requires_grad:
+                continue
             assert parameter.grad is not None
             gradient = stacked[name].grad
             if gradient is None:
