@@ -21,7 +21,13 @@ from contexture.testing.set_mixers import LAWS as SET_LAWS
 MIXERS = discovery.registered("mixers")
 CAUSAL = {name: mixer for name, mixer in MIXERS.items() if mixer.card.causal}
 SETS = {name: mixer for name, mixer in MIXERS.items() if not mixer.card.causal}
-SETTINGS = {"softmax": ({"positions": "none"},), "delta-rule": ({"short_convolution": 1},)}
+SETTINGS = {
+    "softmax": ({"positions": "none"},),
+    "delta-rule": ({"short_convolution": 1},),
+    "sliding-window": ({"window": 7, "positions": "alibi"}, {"window": 1, "positions": "none"}),
+    "attention-sinks": ({"window": 6, "num_sinks": 3}, {"window": 33, "num_sinks": 40, "positions": "alibi"}),
+    "grouped-query": ({"num_kv_heads": 2},),
+}
 """Further settings under which a mixer is another mechanism."""
 
 
