@@ -81,9 +81,7 @@ def moving_average(
     >>> moving_average(torch.ones(1, 3, 1, 1), decay=0.5)[0].flatten().tolist()
     [1.0, 1.5, 1.75]
     """
-    out, state = dispatch.run(
-        OP, x, keys=x.shape[1], decay=decay, initial_state=initial_state, segments=segments
-    )
+    out, state = dispatch.run(OP, x, keys=x.shape[1], decay=decay, initial_state=initial_state, segments=segments)
     return out, state
 
 

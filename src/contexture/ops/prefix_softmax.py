@@ -7,15 +7,14 @@ where the score c_s of a token does not depend on who asks, so that one state se
     m_t = max(m_{t-1}, c_t),  u_t = u_{t-1} exp(m_{t-1} - m_t) + exp(c_t - m_t),  o_t = w_t / u_t,
     w_t = w_{t-1} exp(m_{t-1} - m_t) + v_t exp(c_t - m_t)
 
-Two such states join associatively: with m = max(m_1, m_2), (u, w) = sum_i exp(m_i - m) (u_i, w_i). The chunked form
-computes all prefixes of a chunk by one product and scans the chunks' states.
+The state is part of a softmax, and such parts join associatively (`contexture.ops.softmax_parts`): the chunked form
+computes all prefixes of a chunk by one product and scans the chunks' parts.
 
 c: [batch, time, heads]; v, o: [batch, time, heads, out]; m, u: [batch, heads]; w: [batch, heads, out]; states are in
 fp32 at least, with m = -inf before any token. A change of segment starts anew.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,52 +24,37 @@ from torch import Tensor
 from contexture.ops import dispatch
 from contexture.ops.chunks import chunk_size, join, masks, silence, split, wide
 from contexture.ops.segments import runs
+from contexture.ops.softmax_parts import SoftmaxPart, join_parts, no_part
 
 CHUNK = 64
 
 
-class PrefixState(NamedTuple):
-    """The largest score, the sum of weights relative to it, [batch, heads], and of weighted values, [.., out]."""
-
-    largest: Tensor
-    total: Tensor
-    summed: Tensor
-
-
-def no_prefix(
-    batch: int, heads: int, out: int, *, device: torch.device | str, dtype: torch.dtype
-) -> PrefixState:
-    """Nothing seen yet."""
-    zeros = torch.zeros(batch, heads, out + 1, device=device, dtype=wide(dtype))
-    return PrefixState(torch.full_like(zeros[..., 0], -math.inf), zeros[..., 0].clone(), zeros[..., 1:].clone())
-
-
 def prefix_softmax_reference(
-    scores: Tensor, v: Tensor, *, initial_state: PrefixState | None, segments: Tensor | None = None
-) -> tuple[Tensor, PrefixState]:
+    scores: Tensor, v: Tensor, *, initial_state: SoftmaxPart | None, segments: Tensor | None = None
+) -> tuple[Tensor, SoftmaxPart]:
     """The definition, one step after another."""
-    batch, time, heads, size = v.shape
-    empty = no_prefix(batch, heads, size, device=v.device, dtype=v.dtype)
-    largest, total, summed = empty if initial_state is None else initial_state
+    state = _start(initial_state, v)
     stretch = None if segments is None else runs(segments)
     outputs, dtype = [], v.dtype
-    scores, v = scores.to(total.dtype), v.to(total.dtype)
-    for t in range(time):
+    scores, v = scores.to(state.total.dtype), v.to(state.total.dtype)
+    for t in range(v.shape[1]):
         if stretch is not None and t > 0:
             fresh = (stretch[:, t] != stretch[:, t - 1]).unsqueeze(1)
-            largest, total = largest.masked_fill(fresh, -math.inf), total.masked_fill(fresh, 0.0)
-            summed = summed.masked_fill(fresh.unsqueeze(2), 0.0)
-        before, largest = largest, torch.maximum(largest, scores[:, t])
-        kept, added = torch.exp(before - largest), torch.exp(scores[:, t] - largest)
-        total = total * kept + added
-        summed = summed * kept.unsqueeze(2) + v[:, t] * added.unsqueeze(2)
-        outputs.append(summed / total.unsqueeze(2))
-    return silence(torch.stack(outputs, 1), segments).to(dtype), PrefixState(largest, total, summed)
+            state = SoftmaxPart(state.largest.masked_fill(fresh, -math.inf), *state[1:])
+        state = join_parts(state, SoftmaxPart(scores[:, t], torch.ones_like(scores[:, t]), v[:, t]))
+        outputs.append(state.summed / state.total.unsqueeze(2))
+    return silence(torch.stack(outputs, 1), segments).to(dtype), state
+
+
+def _start(state: SoftmaxPart | None, v: Tensor) -> SoftmaxPart:
+    if state is not None:
+        return state
+    return no_part(v.shape[0], v.shape[2], out=v.shape[3], device=v.device, dtype=wide(v.dtype))
 
 
 def prefix_softmax_chunked(
-    scores: Tensor, v: Tensor, *, initial_state: PrefixState | None, segments: Tensor | None = None
-) -> tuple[Tensor, PrefixState]:
+    scores: Tensor, v: Tensor, *, initial_state: SoftmaxPart | None, segments: Tensor | None = None
+) -> tuple[Tensor, SoftmaxPart]:
     """A product inside chunks, a scan of their states between them.
 
     Maxima only keep exponentials in range: inside they are constants, and the last state's is put right at the end.
@@ -89,7 +73,8 @@ def prefix_softmax_chunked(
     weights = torch.exp(table - largest.unsqueeze(-1)).to(dtype)
     sums = (weights @ F.pad(split(v, size), (0, 1), value=1.0)).to(held)
 
-    state, befores = _open(initial_state, v), []
+    start = _start(initial_state, v)
+    state, befores = (start.largest, torch.cat((start.summed, start.total.unsqueeze(-1)), -1)), []
     kept = None if mask is None else mask.keeps.squeeze(-1).squeeze(-1).unbind(2)
     for n, (top, added) in enumerate(zip(largest[..., -1].unbind(2), sums[..., -1, :].unbind(2), strict=True)):
         befores.append(state)
@@ -109,16 +94,9 @@ def prefix_softmax_chunked(
     return silence(out, segments), _close(state, scores, initial_state, segments)
 
 
-def _open(state: PrefixState | None, v: Tensor) -> tuple[Tensor, Tensor]:
-    """A state as a maximum and sums whose last column is the sum of weights."""
-    if state is None:
-        state = no_prefix(v.shape[0], v.shape[2], v.shape[3], device=v.device, dtype=v.dtype)
-    return state.largest, torch.cat((state.summed, state.total.unsqueeze(-1)), -1)
-
-
 def _close(
-    state: tuple[Tensor, Tensor], scores: Tensor, initial: PrefixState | None, segments: Tensor | None
-) -> PrefixState:
+    state: tuple[Tensor, Tensor], scores: Tensor, initial: SoftmaxPart | None, segments: Tensor | None
+) -> SoftmaxPart:
     """The last state relative to a maximum that has a gradient: that of the largest score."""
     constant, sums = state
     if segments is not None:
@@ -127,16 +105,16 @@ def _close(
         largest = scores.amax(1)
         largest = largest if initial is None else torch.maximum(initial.largest, largest)
         sums = sums * torch.exp(constant - largest).unsqueeze(-1)
-    return PrefixState(largest, sums[..., -1], sums[..., :-1])
+    return SoftmaxPart(largest, sums[..., -1], sums[..., :-1])
 
 
 def prefix_softmax(
     scores: Float[Tensor, "batch time heads"],
     v: Float[Tensor, "batch time heads out"],
     *,
-    initial_state: PrefixState | None = None,
+    initial_state: SoftmaxPart | None = None,
     segments: Int[Tensor, "batch time"] | None = None,
-) -> tuple[Float[Tensor, "batch time heads out"], PrefixState]:
+) -> tuple[Float[Tensor, "batch time heads out"], SoftmaxPart]:
     """The softmax-weighted mean of the values so far, at every position; returns the means and the last state.
 
     >>> v = torch.tensor([6.0, 2.0]).view(1, 2, 1, 1)

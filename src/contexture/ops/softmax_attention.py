@@ -125,7 +125,8 @@ def softmax_attention(
 ) -> tuple[Float[Tensor, "batch time heads out"], KeysValues]:
     """Attend to everything up to each position; returns the outputs and the grown state.
 
-    `scale` is 1/sqrt(dim) unless given; `slopes` are those of linear biases. Earlier keys in `initial_state` belong to the first segment.
+    `scale` is 1/sqrt(dim) unless given; `slopes` are those of linear biases. Earlier keys in `initial_state` belong to
+    the first segment.
     """
     if initial_state is not None and initial_state.keys.shape[1]:
         k, v = torch.cat((initial_state.keys, k), 1), torch.cat((initial_state.values, v), 1)

@@ -3,7 +3,7 @@
 Sliding window (Beltagy et al., 2020, arXiv:2004.05150), attention sinks (Xiao et al., 2023, arXiv:2309.17453) and
 linear biases (Press et al., 2021, arXiv:2108.12409): with d = t - s the distance of a key,
 
-    o_t = sum_s p_ts v_s,    p_t = softmax over  { t - window < s <= t }  and the sinks  { s < num_sinks, s <= t - window }
+    o_t = sum_s p_ts v_s,    p_t = softmax over  { t - window < s <= t }  and  { s < num_sinks, s <= t - window }
     score of a key in the window: scale q_t.k_s - slope d;  of a sink: scale r_t.k_s - slope (min(t, reach) - s)
 
 where reach = num_sinks + window - 1, so that a sink never seems farther away than it lies in what is kept. For the same
