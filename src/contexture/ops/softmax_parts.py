@@ -4,7 +4,7 @@ With scores c_s and values v_s, a part of the past is known by the three numbers
 
     m = max_s c_s,    u = sum_s exp(c_s - m),    w = sum_s exp(c_s - m) v_s
 
-and attention to it is w / u. Two parts join to m = max(m_1, m_2), u = sum_i exp(m_i - m) u_i, and w likewise. Joining is
+and attention to it is w / u. Two parts join to m = max(m_1, m_2), u = sum_i exp(m_i - m) u_i, w likewise. Joining is
 associative, so that a past may be cut anywhere and its parts be joined in any order.
 """
 
