@@ -27,7 +27,9 @@ SETTINGS = {
     "delta-rule": ({"short_convolution": 1},),
     "sliding-window": ({"window": 7, "positions": "alibi"}, {"window": 1, "positions": "none"}),
     "attention-sinks": ({"window": 6, "num_sinks": 3}, {"window": 33, "num_sinks": 40, "positions": "alibi"}),
-    "grouped-query": ({"num_kv_heads": 2},),
+    "grouped-query": ({"num_kv_heads": 2, "positions": "none"},),
+    "landmark": ({"block": 5, "num_retrieved": 2},),
+    "momentum-attention": ({"momentum": 0.5, "positions": "alibi"},),
 }
 """Further settings under which a mixer is another mechanism."""
 
