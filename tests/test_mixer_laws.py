@@ -36,7 +36,10 @@ SETTINGS = {
 
 def test_every_mixer_is_found():
     assert {"delta-rule", "linear-attention", "linear-attention-identity", "softmax"} <= set(CAUSAL)
+    assert {"aaren", "alibi", "attention-sinks", "grouped-query", "landmark", "momentum-attention"} <= set(CAUSAL)
+    assert "sliding-window" in CAUSAL
     assert {"feature-attention", "row-attention"} <= set(SETS)
+    assert {"fourier-attention", "galerkin", "induced-set-attention", "pooled-attention"} <= set(SETS)
 
 
 @pytest.mark.parametrize("law", LAWS)
