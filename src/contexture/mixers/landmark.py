@@ -78,6 +78,14 @@ class Landmark(nn.Module):
         q, k, v = self.heads.split(x, steps)
         last = steps - steps % self.block + self.block - 1
         marks = self.heads.place(torch.unflatten(self.marks(x), -1, (-1, self.heads.dim)), last)
-        sizes = {"block": self.block, "num_retrieved": self.num_retrieved}
-        out, state = landmark_attention(q, k, v, marks, **sizes, initial_state=state, segments=segments)
+        out, state = landmark_attention(
+            q,
+            k,
+            v,
+            marks,
+            block=self.block,
+            num_retrieved=self.num_retrieved,
+            initial_state=state,
+            segments=segments,
+        )
         return self.heads.join(out), state

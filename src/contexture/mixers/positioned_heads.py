@@ -57,7 +57,7 @@ class PositionedHeads(nn.Module):
     def project(self, x: Float[Tensor, "batch time width"]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v before they are turned."""
         parts = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
-        q, k, v = torch.unflatten(self.projection(x), -1, (-1, self.dim)).split(parts, 2)
+        q, k, v = torch.split(torch.unflatten(self.projection(x), -1, (-1, self.dim)), parts, 2)
         return q, k, v
 
     def place(self, x: Float[Tensor, "batch time heads dim"], steps: Int[Tensor, "rows time"]) -> Tensor:

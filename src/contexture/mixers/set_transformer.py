@@ -12,6 +12,8 @@ Shortcut and feed-forward network around y are those of the block that holds the
 x: [batch, items, width]; z: [batch, others, width], the context, or x itself; p, s, h: [batch, points, width].
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -29,6 +31,11 @@ from contexture.protocols import MixerCard
 class _Attend(nn.Module):
     """A(x, z), every row of x attends to all rows of z."""
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, z: Tensor) -> Tensor:
+            """Attend."""
+
     def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float = 1.0) -> None:
         super().__init__()
         self.num_heads, self.scale = num_heads, head_size(width, num_heads) ** -0.5
@@ -44,6 +51,11 @@ class _Attend(nn.Module):
 
 class _Gather(nn.Module):
     """h = norm(p + A(p, z)) for a few learned points p."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, z: Tensor) -> Tensor:
+            """Gather."""
 
     def __init__(self, width: int, num_points: int, *, num_heads: int, generator: torch.Generator) -> None:
         super().__init__()

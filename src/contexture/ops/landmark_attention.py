@@ -28,6 +28,9 @@ from contexture.ops import dispatch
 from contexture.ops.chunks import silence, wide
 from contexture.ops.segments import positions as positions_of
 
+QUERIES = 256
+"""How many queries are scored at once: their tables are of the keys up to the last of them, and stay in the cache."""
+
 
 class LandmarkState(NamedTuple):
     """Keys and values of earlier tokens, [batch, past, heads, ...], and sums of marks, [batch, blocks, heads, dim].
@@ -103,19 +106,30 @@ def landmark_attention_chunked(
     sums: Tensor,
     segments: Tensor | None = None,
 ) -> Tensor:
-    """The table of all scores by batched products; one query that retrieves reads what it retrieves alone."""
-    dtype, held, time = v.dtype, wide(v.dtype), q.shape[1]
+    """Tables of scores by batched products; one query that retrieves reads what it retrieves alone."""
+    time, past = q.shape[1], k.shape[1] - q.shape[1]
     queries = (q * scale).transpose(1, 2)
     if segments is not None:
         weights = _packed_weights(queries, k, marks, positions_of(segments), block, num_retrieved)
-    else:
-        landmarks = (_add_marks(sums, marks, k.shape[1] - time, block) / block).to(dtype)
-        entries = (queries @ landmarks.permute(0, 2, 3, 1)).to(held)
-        if time == 1 and num_retrieved is not None:
-            return _one_query(queries, k, v, entries.squeeze(2), block, num_retrieved)
-        weights = _weights(queries, k, entries, block, num_retrieved)
-    out = (weights.to(dtype) @ v.transpose(1, 2)).transpose(1, 2)
-    return silence(out, segments)
+        return silence(_weigh(weights, v), segments)
+    landmarks = (_add_marks(sums, marks, past, block) / block).to(k.dtype)
+    if time == 1 and num_retrieved is not None:
+        return _one_query(queries, k, v, _entries(queries, landmarks).squeeze(2), block, num_retrieved)
+    outputs = []
+    for start, some in zip(range(past, past + time, QUERIES), torch.split(queries, QUERIES, 2), strict=True):
+        stop = min(start + QUERIES, past + time)
+        entries = _entries(some, landmarks[:, : -(-stop // block)])
+        outputs.append(_weigh(_weights(some, k[:, :stop], entries, block, num_retrieved), v[:, :stop]))
+    return torch.cat(outputs, 1)
+
+
+def _entries(queries: Tensor, landmarks: Tensor) -> Float[Tensor, "batch heads queries blocks"]:
+    """The scores of landmarks."""
+    return (queries @ landmarks.permute(0, 2, 3, 1)).to(wide(queries.dtype))
+
+
+def _weigh(weights: Float[Tensor, "batch heads queries keys"], v: Tensor) -> Tensor:
+    return (weights.to(v.dtype) @ v.transpose(1, 2)).transpose(1, 2)
 
 
 def _weights(queries: Tensor, k: Tensor, entries: Tensor, block: int, num_retrieved: int | None) -> Tensor:
@@ -130,7 +144,7 @@ def _weights(queries: Tensor, k: Tensor, entries: Tensor, block: int, num_retrie
     place = own[:, None, None].expand(*scores.shape[:2], -1, 1, block)
     beyond = torch.arange(block, device=k.device) > (step % block)[:, None]
     near = scores.gather(3, place).squeeze(3).masked_fill(beyond, -math.inf)
-    blocks, tokens = torch.cat((entries, near), -1).softmax(-1).split((entries.shape[-1], block), -1)
+    blocks, tokens = torch.split(torch.cat((entries, near), -1).softmax(-1), (entries.shape[-1], block), -1)
     weights = scores.softmax(-1) * blocks.unsqueeze(-1)
     return weights.scatter(3, place, tokens.unsqueeze(3)).flatten(3)[..., :seen]
 
@@ -149,7 +163,7 @@ def _packed_weights(
     inside = raised / torch.zeros_like(raised).scatter_add(-1, index, raised).gather(-1, index)
     spread = number[:, :, None, None].expand_as(marks)
     landmarks = torch.zeros_like(marks, dtype=held).scatter_add(1, spread, marks.to(held)) / block
-    entries = (queries @ landmarks.to(k.dtype).permute(0, 2, 3, 1)).to(held)
+    entries = _entries(queries, landmarks.to(k.dtype))
     blocks, own = torch.arange(time, device=k.device), number.unsqueeze(-1)
     earlier = (blocks < own) & (blocks >= own - (steps // block).unsqueeze(-1))
     entries = _retrieve(entries.masked_fill(~earlier.unsqueeze(1), -math.inf), num_retrieved)
@@ -164,7 +178,7 @@ def _one_query(queries: Tensor, k: Tensor, v: Tensor, entries: Tensor, block: in
     own, held = (k.shape[1] - 1) // block, entries.dtype
     near = (queries @ k[:, own * block :].permute(0, 2, 3, 1)).squeeze(2).to(held)
     score, best = entries[..., :own].topk(min(num_retrieved, own), -1)
-    blocks, tokens = torch.cat((score, near), -1).softmax(-1).split((score.shape[-1], near.shape[-1]), -1)
+    blocks, tokens = torch.split(torch.cat((score, near), -1).softmax(-1), (score.shape[-1], near.shape[-1]), -1)
     out = tokens.to(v.dtype).unsqueeze(2) @ v[:, own * block :].transpose(1, 2)
     if score.shape[-1]:
         place = best[..., None, None]

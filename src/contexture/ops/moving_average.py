@@ -85,7 +85,9 @@ def moving_average(
     return out, state
 
 
-def _sampled(x: Tensor, *, initial_state: Tensor | None = None, segments: Tensor | None = None) -> object:
+def _sampled(
+    x: Tensor, *, initial_state: Tensor | None = None, segments: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """What the laws call: a decay that reaches over several chunks."""
     return moving_average(x, decay=0.97, initial_state=initial_state, segments=segments)
 

@@ -13,9 +13,9 @@ q, k, r: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; slope: [hea
 each segment. Queries are cut into chunks; a chunk reads its own tokens and the window - 1 tokens before it, so that
 time and memory are linear in the length.
 
-To the paths, k and v come with the window - 1 kept tokens in front, steps are the positions, int64 [batch or 1, time],
-and sinks are r and the sinks' keys and values, [batch, 1 or time, num_sinks, heads, ...]: each token's own only where
-sequences are packed.
+To the paths, k and v come with the window - 1 kept tokens in front, if there is a state. steps are the positions, int64
+[batch or 1, time]; sinks are r and the sinks' keys and values, [batch, 1 or time, num_sinks, heads, ...]: each token's
+own only where sequences are packed.
 """
 
 import math
@@ -31,8 +31,8 @@ from contexture.ops.chunks import chunk_size, join, silence, split, wide
 from contexture.ops.segments import positions as positions_of
 from contexture.ops.segments import runs
 
-SMALLEST_CHUNK = 32
-"""Narrow windows are cut into chunks of this size, where products begin to pay."""
+SMALLEST_CHUNK, LARGEST_CHUNK = 32, 64
+"""Chunks are as long as the window, within limits: short ones make poor products, long ones score keys out of reach."""
 
 
 class WindowState(NamedTuple):
@@ -62,8 +62,11 @@ def no_window(
 ) -> WindowState:
     """Nothing seen yet; `out` is the size of a value, `dim` unless given."""
     sizes = ((window - 1, dim), (window - 1, out or dim), (num_sinks, dim), (num_sinks, out or dim))
-    kept = (torch.zeros(batch, count, heads, size, device=device, dtype=dtype) for count, size in sizes)
-    return WindowState(*kept, torch.zeros(batch, dtype=torch.int64, device=device))
+    keys, values, sink_keys, sink_values = (
+        torch.zeros(batch, count, heads, size, device=device, dtype=dtype) for count, size in sizes
+    )
+    seen = torch.zeros(batch, dtype=torch.int64, device=device)
+    return WindowState(keys, values, sink_keys, sink_values, seen)
 
 
 def window_attention_reference(
@@ -79,7 +82,9 @@ def window_attention_reference(
 ) -> Tensor:
     """The definition, one query after another, in fp32 at least."""
     dtype, held = v.dtype, wide(v.dtype)
-    q, k, v = (x.to(held) for x in (q, k, v))
+    missing = window - 1 - (k.shape[1] - q.shape[1])
+    k, v = (F.pad(x.to(held), (0, 0, 0, 0, missing, 0)) for x in (k, v))
+    q = q.to(held)
     slope = q.new_zeros(q.shape[2]) if slopes is None else slopes.to(held)
     distance = torch.arange(window - 1, -1, -1, device=q.device)
     outputs = []
@@ -87,7 +92,7 @@ def window_attention_reference(
         scores = scale * torch.einsum("bhd,bshd->bhs", q[:, t], k[:, t : t + window])
         scores = scores - slope[:, None] * distance.to(held)
         scores = scores.masked_fill((distance > steps[:, t, None]).unsqueeze(1), -math.inf)
-        values = v[:, t : t + window].expand(q.shape[0], -1, -1, -1)
+        values = v[:, t : t + window]
         if sinks is not None:
             r, sink_keys, sink_values = (x[:, t if x.shape[1] > 1 else 0].to(held) for x in sinks)
             farther = scale * torch.einsum("bhd,bjhd->bhj", r, sink_keys)
@@ -111,34 +116,44 @@ def window_attention_chunked(
     sinks: tuple[Tensor, Tensor, Tensor] | None,
     slopes: Tensor | None,
 ) -> Tensor:
-    """Chunks of queries against the stretch of keys that their windows cover, by batched products."""
+    """Chunks of queries against the blocks of keys that their windows touch, by batched products."""
     time, dtype = q.shape[1], v.dtype
-    size = chunk_size(time, max(window, SMALLEST_CHUNK))
-    covered = size + window - 1
-    queries = split(q * scale, size)
-    keys, values = (_stretches(x, size, covered) for x in (k, v))
-    scores = queries @ keys.permute(0, 3, 1, 4, 2)
+    size = chunk_size(time, min(max(window, SMALLEST_CHUNK), LARGEST_CHUNK))
+    queries, keys, values = split(q * scale, size), *(_stretches(x, time, size, window) for x in (k, v))
+    scores = queries @ keys.mT
+    ahead = keys.shape[3] - size
     places = torch.unflatten(F.pad(steps, (0, -time % size)), 1, (-1, size))[:, None, :, :, None]
-    distance = torch.arange(size, device=q.device)[:, None] + window - 1 - torch.arange(covered, device=q.device)
-    hidden = (distance < 0) | (distance > places.clamp(max=window - 1))
+    distance = torch.arange(ahead, ahead + size, device=q.device)[:, None] - torch.arange(
+        keys.shape[3], device=q.device
+    )
     if slopes is not None:
         scores = scores - slopes.to(dtype)[:, None, None, None] * distance.to(dtype)
-    scores = scores.masked_fill(hidden, -math.inf)
+    hidden = (distance < 0) | (distance > places.clamp(max=window - 1))
+    # Added and not filled in: what is added has no gradient, and needs no pass of its own backwards.
+    scores = scores.add_(torch.zeros(hidden.shape, dtype=dtype, device=q.device).masked_fill_(hidden, -math.inf))
     if sinks is None:
-        weights = torch.softmax(scores, -1, dtype=wide(dtype)).to(dtype)
-        return join(weights @ values.permute(0, 3, 1, 2, 4), time)
+        return join(torch.softmax(scores, -1, dtype=wide(dtype)).to(dtype) @ values, time)
     farther = split(_sink_scores(*sinks[:2], scale=scale, window=window, steps=steps, slopes=slopes), size)
     num_sinks = farther.shape[-1]
     weights = torch.softmax(torch.cat((farther, scores), -1), -1, dtype=wide(dtype)).to(dtype)
-    near = join(weights[..., num_sinks:] @ values.permute(0, 3, 1, 2, 4), time)
-    far = join(weights[..., :num_sinks], time)
-    return near + _per_token(far, sinks[2])
+    near = join(weights[..., num_sinks:] @ values, time)
+    return near + _per_token(join(weights[..., :num_sinks], time), sinks[2])
 
 
-def _stretches(x: Tensor, size: int, covered: int) -> Tensor:
-    """Every chunk's keys or values, [batch, chunks, covered, heads, dim], neighbours overlapping."""
-    x = F.pad(x, (0, 0, 0, 0, 0, (covered - x.shape[1]) % size))
-    return x.unfold(1, covered, size).movedim(-1, 2)
+def _stretches(x: Tensor, time: int, size: int, window: int) -> Float[Tensor, "batch heads chunks covered dim"]:
+    """What the queries of each chunk may see: its own block and as many before it as a window reaches into.
+
+    Blocks are picked by their numbers, so that the gradient of all overlapping stretches is one sum.
+    """
+    past = x.shape[1] - time
+    if time == size:
+        return x.transpose(1, 2).unsqueeze(2)
+    count, before = -(-time // size), -(-(window - 1) // size)
+    if past == 0:
+        before = min(before, count - 1)
+    blocks = split(F.pad(x, (0, 0, 0, 0, before * size - past, 0)), size)
+    picked = torch.arange(count, device=x.device)[:, None] + torch.arange(before + 1, device=x.device)
+    return torch.unflatten(blocks.index_select(2, picked.flatten()), 2, (count, -1)).flatten(3, 4)
 
 
 def _sink_scores(
@@ -174,6 +189,20 @@ def _firsts(kept: Tensor, x: Tensor, starts: Int[Tensor, "batch time"]) -> Tenso
     return torch.unflatten(found, 1, (time, count))
 
 
+def _lasts(kept: Tensor, x: Tensor) -> Tensor:
+    """The last tokens of x, as many as are kept; zeros before the first."""
+    missing = kept.shape[1] - x.shape[1]
+    return F.pad(x, (0, 0, 0, 0, missing, 0)) if missing > 0 else x[:, -missing:]
+
+
+def _steps(x: Tensor, seen: Tensor, continued: bool, segments: Tensor | None) -> Int[Tensor, "rows time"]:
+    """The positions of tokens within their sequences, the first of which goes on after `seen` tokens."""
+    if segments is not None:
+        return positions_of(segments) + torch.where(runs(segments) == 0, seen.unsqueeze(1), 0)
+    clock = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
+    return clock + seen.unsqueeze(1) if continued else clock
+
+
 def window_attention(
     q: Float[Tensor, "batch time heads dim"],
     k: Float[Tensor, "batch time heads dim"],
@@ -196,31 +225,32 @@ def window_attention(
     >>> window_attention(one, one, v, window=2)[0].flatten().tolist()
     [1.0, 1.5, 2.5, 3.5]
     """
-    batch, time, heads, dim = q.shape
+    batch, _, heads, dim = q.shape
     state = initial_state
     if state is None:
-        options = {"window": window, "num_sinks": num_sinks, "out": v.shape[3]}
-        state = no_window(batch, heads, dim, device=q.device, dtype=k.dtype, **options)  # type: ignore[arg-type]
-    clock = torch.arange(time, device=q.device).unsqueeze(0)
-    if segments is None:
-        steps = clock if initial_state is None else clock + state.seen.unsqueeze(1)
-    else:
-        steps = positions_of(segments) + torch.where(runs(segments) == 0, state.seen.unsqueeze(1), 0)
+        sizes = {"window": window, "num_sinks": num_sinks, "out": v.shape[3]}
+        state = no_window(batch, heads, dim, **sizes, device=q.device, dtype=k.dtype)
+    steps = _steps(q, state.seen, initial_state is not None, segments)
     sinks, firsts = None, (state.sink_keys, state.sink_values)
     if num_sinks:
-        starts = (clock - steps).expand(batch, -1)
+        starts = (torch.arange(q.shape[1], device=q.device) - steps).expand(batch, -1)
         starts = starts if segments is not None else starts[:, :1]
         sink_keys, sink_values = (_firsts(kept.to(x.dtype), x, starts) for kept, x in zip(firsts, (k, v), strict=True))
         sinks = (q if sink_q is None else sink_q, sink_keys, sink_values)
         firsts = (sink_keys[:, -1], sink_values[:, -1])
-    keys, values = torch.cat((state.keys.to(k.dtype), k), 1), torch.cat((state.values.to(v.dtype), v), 1)
-    options = {"scale": dim**-0.5 if scale is None else scale, "window": window}
-    out = dispatch.run(OP, q, keys, values, keys=window, steps=steps, sinks=sinks, slopes=slopes, **options)
-    after = WindowState(keys[:, time:], values[:, time:], *firsts, (steps[:, -1] + 1).expand(batch).contiguous())
-    return silence(out, segments), after
+    scale = dim**-0.5 if scale is None else scale
+    seen = (k, v)
+    if initial_state is not None:
+        seen = (torch.cat((state.keys.to(k.dtype), k), 1), torch.cat((state.values.to(v.dtype), v), 1))
+    out = dispatch.run(OP, q, *seen, keys=window, scale=scale, window=window, steps=steps, sinks=sinks, slopes=slopes)
+    keys, values = (_lasts(kept, x) for kept, x in zip((state.keys, state.values), seen, strict=True))
+    count = (steps[:, -1] + 1).expand(batch).contiguous()
+    return silence(out, segments), WindowState(keys, values, *firsts, count)
 
 
-def _sampled(*inputs: Tensor, initial_state: WindowState | None = None, segments: Tensor | None = None) -> object:
+def _sampled(
+    *inputs: Tensor, initial_state: WindowState | None = None, segments: Tensor | None = None
+) -> tuple[Tensor, WindowState]:
     """What the laws call: a window that ends inside chunks, with sinks."""
     return window_attention(*inputs, window=24, num_sinks=3, initial_state=initial_state, segments=segments)
 
