@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from contexture.errors import InputError
@@ -19,6 +22,7 @@ from contexture.mixers.sliding_window import SlidingWindow
 from contexture.mixers.softmax import SoftmaxAttention
 from contexture.models.state import state_bytes
 from contexture.ops import dispatch
+from contexture.ops import landmark_attention as landmark_module
 from contexture.ops.alibi import slopes
 from contexture.ops.flops import count_flops
 from contexture.ops.landmark_attention import landmark_attention
@@ -303,6 +307,54 @@ def test_a_window_reads_the_window_alone():
     state = mixer.stream(draw(1, 300, 16), mixer.init_state(1, device="cpu", dtype=FP64))[1]
     assert state.keys.shape == (1, 7, 4, 4)
     assert count_flops(lambda: mixer.stream(one, state)) == 2 * 16 * 64 + 2 * 2 * 8 * 16
+
+
+@given(
+    time=st.integers(1, 150),
+    window=st.integers(1, 100),
+    num_sinks=st.integers(0, 5),
+    cut=st.integers(0, 149),
+    biased=st.booleans(),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_windows_of_any_size_cut_anywhere(time, window, num_sinks, cut, biased):
+    q, k, v, r = (draw(2, time, 2, 3, seed=seed) for seed in range(4))
+    options = {"window": window, "num_sinks": num_sinks, "slopes": slopes(2) if biased else None}
+    mask = torch.ones(time, time, dtype=torch.bool).tril()
+    near = mask.triu(1 - window)
+    far = mask & ~near & (torch.arange(time) < num_sinks)
+    scores, sink_scores = (torch.einsum("bthd,bshd->bhts", x, k) / 3**0.5 for x in (q, r))
+    if biased:
+        steps = torch.arange(time)[:, None]
+        scores = scores - slopes(2)[:, None, None] * (steps - torch.arange(time))
+        reach = steps.clamp(max=num_sinks + window - 1) - torch.arange(time)
+        sink_scores = sink_scores - slopes(2)[:, None, None] * reach
+    table = torch.where(near, scores, sink_scores).masked_fill(~(near | far), -math.inf)
+    expected = torch.einsum("bhts,bshd->bthd", table.softmax(-1), v)
+    torch.testing.assert_close(window_attention(q, k, v, r, **options)[0], expected)
+    parts, state = [], None
+    for part in (slice(0, cut % time), slice(cut % time, time)):
+        if part.start < part.stop:
+            pieces = (x[:, part] for x in (q, k, v, r))
+            out, state = window_attention(*pieces, **options, initial_state=state)
+            parts.append(out)
+    torch.testing.assert_close(torch.cat(parts, 1), expected)
+
+
+@pytest.mark.parametrize("retrieved", [None, 2])
+def test_landmarks_a_few_queries_at_a_time(monkeypatch, retrieved):
+    monkeypatch.setattr(landmark_module, "QUERIES", 16)
+    weights, found = draw(2, 70, 2, 4, seed=9), []
+    past = [draw(2, 13, 2, 4, seed=seed) for seed in range(4, 8)]
+    for path in ("reference", "chunked"):
+        leaves = [draw(2, 70, 2, 4, seed=seed).requires_grad_() for seed in range(4)]
+        options = {"block": 5, "num_retrieved": retrieved}
+        with dispatch.use(path):
+            state = landmark_attention(*past, **options)[1]
+            out = landmark_attention(*leaves, **options, initial_state=state)[0]
+        found.append((out, *torch.autograd.grad((out * weights).sum(), leaves)))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 # Bad settings.

@@ -56,7 +56,7 @@ class PositionedHeads(nn.Module):
 
     def project(self, x: Float[Tensor, "batch time width"]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v before they are turned."""
-        parts = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        parts = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         q, k, v = torch.split(torch.unflatten(self.projection(x), -1, (-1, self.dim)), parts, 2)
         return q, k, v
 

@@ -7,7 +7,8 @@
 
 The items x read what the points or seeds have gathered from the set z, at a cost that is linear in the sizes of both.
 `pool` gives the seeds' findings themselves, which is what the paper calls PMA: a summary that no order of z changes.
-Shortcut and feed-forward network around y are those of the block that holds the mixer.
+Shortcut and feed-forward network around y are those of the block that holds the mixer; the one that the paper also puts
+on h is left out.
 
 x: [batch, items, width]; z: [batch, others, width], the context, or x itself; p, s, h: [batch, points, width].
 """

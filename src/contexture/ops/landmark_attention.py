@@ -144,7 +144,7 @@ def _weights(queries: Tensor, k: Tensor, entries: Tensor, block: int, num_retrie
     place = own[:, None, None].expand(*scores.shape[:2], -1, 1, block)
     beyond = torch.arange(block, device=k.device) > (step % block)[:, None]
     near = scores.gather(3, place).squeeze(3).masked_fill(beyond, -math.inf)
-    blocks, tokens = torch.split(torch.cat((entries, near), -1).softmax(-1), (entries.shape[-1], block), -1)
+    blocks, tokens = torch.split(torch.cat((entries, near), -1).softmax(-1), [entries.shape[-1], block], -1)
     weights = scores.softmax(-1) * blocks.unsqueeze(-1)
     return weights.scatter(3, place, tokens.unsqueeze(3)).flatten(3)[..., :seen]
 
@@ -178,7 +178,7 @@ def _one_query(queries: Tensor, k: Tensor, v: Tensor, entries: Tensor, block: in
     own, held = (k.shape[1] - 1) // block, entries.dtype
     near = (queries @ k[:, own * block :].permute(0, 2, 3, 1)).squeeze(2).to(held)
     score, best = entries[..., :own].topk(min(num_retrieved, own), -1)
-    blocks, tokens = torch.split(torch.cat((score, near), -1).softmax(-1), (score.shape[-1], near.shape[-1]), -1)
+    blocks, tokens = torch.split(torch.cat((score, near), -1).softmax(-1), [score.shape[-1], near.shape[-1]], -1)
     out = tokens.to(v.dtype).unsqueeze(2) @ v[:, own * block :].transpose(1, 2)
     if score.shape[-1]:
         place = best[..., None, None]
