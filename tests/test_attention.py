@@ -23,6 +23,7 @@ from contexture.mixers.softmax import SoftmaxAttention
 from contexture.models.state import state_bytes
 from contexture.ops import dispatch
 from contexture.ops import landmark_attention as landmark_module
+from contexture.ops import softmax_attention as softmax_module
 from contexture.ops.alibi import slopes
 from contexture.ops.flops import count_flops
 from contexture.ops.landmark_attention import landmark_attention
@@ -226,7 +227,8 @@ def test_grouped_heads_keep_a_smaller_state():
 @pytest.mark.parametrize(
     ("dtype", "value", "gradient"), [(FP64, 1e-10, 1e-10), (torch.float32, 1e-5, 1e-4), (torch.bfloat16, 1e-2, 2e-2)]
 )
-def test_biases_and_groups_on_every_path(path, dtype, value, gradient):
+def test_biases_and_groups_on_every_path(path, dtype, value, gradient, monkeypatch):
+    monkeypatch.setattr(softmax_module, "QUERIES", 9)
     segments = torch.tensor([[0] * 10 + [1] * 13, [2] * 20 + [-1] * 3])
     inputs = [draw(2, TIME, 4, 8), draw(2, TIME, 2, 8, seed=1), draw(2, TIME, 2, 8, seed=2)]
     weights = draw(2, TIME, 4, 8, seed=3)

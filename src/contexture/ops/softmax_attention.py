@@ -20,6 +20,9 @@ from contexture.ops import dispatch
 from contexture.ops.chunks import silence, wide
 from contexture.ops.segments import runs
 
+QUERIES = 256
+"""How many queries share a table of linear biases: it stays in the cache, and leaves later keys out."""
+
 
 class KeysValues(NamedTuple):
     """The keys [batch, past, kv_heads, dim] and values [batch, past, kv_heads, out] of earlier tokens."""
@@ -101,6 +104,8 @@ def softmax_attention_sdpa(
 ) -> Tensor:
     """torch's fused attention."""
     k, v = _for_every_query(k, q.shape[2]), _for_every_query(v, q.shape[2])
+    if slopes is not None and segments is None and q.shape[1] > QUERIES:
+        return _few_queries_at_a_time(q, k, v, scale=scale, slopes=slopes)
     whole = segments is None and slopes is None and q.shape[1] == k.shape[1]
     needs_mask = not whole and (segments is not None or q.shape[1] > 1)
     mask = visible(q.shape[1], k.shape[1], segments, device=q.device) if needs_mask else None
@@ -111,6 +116,15 @@ def softmax_attention_sdpa(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=whole, scale=scale
     )
     return silence(out.transpose(1, 2), segments)
+
+
+def _few_queries_at_a_time(q: Tensor, k: Tensor, v: Tensor, *, scale: float, slopes: Tensor) -> Tensor:
+    """Linear biases take a mask, and with a mask torch scores later keys too: half of them are left out here."""
+    outputs, stop = [], k.shape[1] - q.shape[1]
+    for some in torch.split(q, QUERIES, 1):
+        stop += some.shape[1]
+        outputs.append(softmax_attention_sdpa(some, k[:, :stop], v[:, :stop], scale=scale, slopes=slopes))
+    return torch.cat(outputs, 1)
 
 
 def softmax_attention(
