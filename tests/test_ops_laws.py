@@ -15,6 +15,7 @@ OPS = registered_ops()
 def test_every_op_is_found():
     assert {"delta-rule", "linear-attention", "short-convolution", "softmax-attention"} <= set(OPS)
     assert {"decayed-linear-attention", "gated-linear-attention"} <= set(OPS)
+    assert {"landmark-attention", "moving-average", "prefix-softmax", "window-attention"} <= set(OPS)
 
 
 @pytest.mark.parametrize("law", LAWS)

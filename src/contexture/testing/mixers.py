@@ -205,15 +205,19 @@ def law_cost(case: MixerCase) -> None:
 
 def law_compilation(case: MixerCase) -> None:
     """One graph, with the same results."""
-    x, segments = case.input(2, TIME), torch.tensor([[0] * 40 + [1] * 30, [0] * 64 + [-1] * 6])
-    mixer = case.build()
+    segments = torch.tensor([[0] * 40 + [1] * 30, [0] * 64 + [-1] * 6])
+    one_graph(case.build(), case.input(2, TIME), ({}, {"segments": segments}))
+
+
+def one_graph(mixer: Mixer, x: Tensor, calls: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise LawError unless torch.compile takes every mixer(x, **keywords) as one graph with the same results."""
     torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             compiled = cast(Mixer, torch.compile(mixer, fullgraph=True, backend="aot_eager"))
-            for ids in (None, segments):
-                got, expected = _differentiated(compiled, x, ids), _differentiated(mixer, x, ids)
+            for keywords in calls:
+                got, expected = _differentiated(compiled, x, keywords), _differentiated(mixer, x, keywords)
                 for what, one, other in zip(("output", "gradient"), got, expected, strict=True):
                     agree("compilation", f"the {what} of the compiled mixer", one, other, tolerance=TOLERANCE)
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -268,9 +272,9 @@ def _streamed(mixer: Mixer, x: Tensor, cuts: Sequence[int]) -> Tensor:
     return torch.cat(outputs, 1)
 
 
-def _differentiated(mixer: Mixer, x: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+def _differentiated(mixer: Mixer, x: Tensor, keywords: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     x = x.clone().requires_grad_()
-    out = mixer(x, segments=segments)
+    out = mixer(x, **keywords)
     return out, torch.autograd.grad(out.square().sum(), x)[0]
 
 
