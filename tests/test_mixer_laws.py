@@ -21,7 +21,11 @@ from contexture.testing.set_mixers import LAWS as SET_LAWS
 MIXERS = discovery.registered("mixers")
 CAUSAL = {name: mixer for name, mixer in MIXERS.items() if mixer.card.causal}
 SETS = {name: mixer for name, mixer in MIXERS.items() if not mixer.card.causal}
-SETTINGS = {"softmax": ({"positions": "none"},), "delta-rule": ({"short_convolution": 1},)}
+SETTINGS = {
+    "softmax": ({"positions": "none"},),
+    "delta-rule": ({"short_convolution": 1},),
+    "titans": ({"chunk": 16},),
+}
 """Further settings under which a mixer is another mechanism."""
 
 
