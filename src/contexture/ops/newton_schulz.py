@@ -25,9 +25,10 @@ def orthogonalised(matrix: Float[Tensor, "*lead rows columns"]) -> Float[Tensor,
     """
     a, b, c = COEFFICIENTS
     x = matrix * (matrix.square().sum((-2, -1), keepdim=True) + SMALLEST_NORM**2).rsqrt()
+    x = x.reshape(-1, *matrix.shape[-2:])
     tall = matrix.shape[-2] > matrix.shape[-1]
     for _ in range(ITERATIONS):
         gram = x.mT @ x if tall else x @ x.mT
-        polynomial = b * gram + c * (gram @ gram)
-        x = a * x + (x @ polynomial if tall else polynomial @ x)
-    return x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, *((x, polynomial) if tall else (polynomial, x)), beta=a)
+    return x.view(matrix.shape)
