@@ -31,7 +31,7 @@ from torch import Tensor
 
 from contexture.ops.anchors import Windows, even_windows, no_offset, places, windows
 from contexture.ops.chunks import silence, wide
-from contexture.ops.decays import between, since
+from contexture.ops.decay_products import between, since
 from contexture.ops.memories import Factors, Memory, Parts, Product, total_loss
 from contexture.ops.newton_schulz import orthogonalised
 from contexture.ops.segments import runs

@@ -27,7 +27,7 @@ from torch import Tensor
 from contexture.ops import dispatch
 from contexture.ops.anchors import no_offset, places
 from contexture.ops.chunks import Masks, add_product, chunk_size, join, masks, silence, split, wide
-from contexture.ops.decays import between, since
+from contexture.ops.decay_products import between, since
 from contexture.ops.segments import runs
 
 BLOCK = 64
