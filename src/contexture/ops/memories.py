@@ -16,7 +16,7 @@ first layers first and W_2 last.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -118,3 +118,6 @@ def total_loss(memory: Memory, parts: Parts, k: Tensor, v: Tensor, weight: Tenso
     out = memory.read(lambda part, rows: rows @ parts[part], k)
     each = (out - v).square().sum(-1, keepdim=True) / 2 if memory.loss == "squared" else -(out * v).sum(-1, keepdim=True)
     return (each * weight).sum()
+
+
+MEMORIES: dict[str, Callable[[Any], Memory]] = {kind.__name__: kind for kind in (Matrix, Network, GatedNetwork)}

@@ -22,17 +22,19 @@ q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; theta, gamma, 
 parts of M, S, A: [batch, heads, in, out] in fp32 at least. Without log eta there is no momentum, and no S in the state.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contexture.ops import opaque
 from contexture.ops.anchors import Windows, even_windows, no_offset, places, windows
 from contexture.ops.chunks import silence, wide
 from contexture.ops.decay_products import between, since
-from contexture.ops.memories import Factors, Memory, Parts, Product, total_loss
+from contexture.ops.memories import MEMORIES, Factors, Memory, Parts, Product, total_loss
 from contexture.ops.newton_schulz import orthogonalised
 from contexture.ops.segments import runs
 
@@ -223,7 +225,14 @@ def learn_chunked(
     initial_state: Learned | None,
     segments: Tensor | None,
 ) -> tuple[Tensor, Learned]:
-    """Chunk after chunk, each in a few products."""
+    """Chunk after chunk, each in a few products; compiled, packed sequences are one node of the graph."""
+    if segments is not None and torch.compiler.is_compiling():
+        rule = f"{type(memory).__name__} {memory.loss} {step} {chunk} {window} {len(fresh)}"
+        held = () if initial_state is None else _flat(initial_state)
+        inputs = (segments, q, k, v, theta, gamma, log_keep, *(() if log_eta is None else (log_eta,)), *fresh, *held)
+        counts = f"{int(log_eta is not None)} {int(initial_state is not None)}"
+        out, *flat = opaque.call("learn", inputs, f"{rule} {counts}")
+        return out, _nested(flat, parts=len(fresh), momentum=log_eta is not None)
     time, dtype, held = q.shape[1], v.dtype, wide(v.dtype)
     fresh = tuple(part.to(held) for part in fresh)
     state = _begin(q, v, log_eta, fresh, window, initial_state)
@@ -290,3 +299,42 @@ def _past(
 def _where(condition: Tensor, parts: Parts, others: Parts) -> Parts:
     """One or the other for each entry of the batch."""
     return tuple(torch.where(condition.view(-1, 1, 1, 1), *pair) for pair in zip(parts, others, strict=True))
+
+
+def _flat(state: Learned) -> tuple[Tensor, ...]:
+    return (*state.memory, *state.momentum, *state.anchor, *state[3:])
+
+
+def _nested(flat: Sequence[Tensor], *, parts: int, momentum: bool) -> Learned:
+    sizes = (parts, parts * momentum, parts)
+    edges = (0, *accumulate(sizes))
+    groups = (tuple(flat[start:stop]) for start, stop in pairwise(edges))
+    return Learned(*groups, *flat[edges[-1] :])
+
+
+def _read_rule(tensors: Sequence[Tensor], rule: str) -> tuple[Sequence[Tensor], dict[str, Any]]:
+    """What `learn_chunked` put into one node: its six tensors, and its keywords."""
+    kind, loss, step, chunk, window, parts, momentum, begun = rule.split()
+    segments, *rest = tensors
+    six, rest = rest[:6], rest[6:]
+    log_eta = rest.pop(0) if int(momentum) else None
+    fresh, held = tuple(rest[: int(parts)]), rest[int(parts) :]
+    state = _nested(held, parts=int(parts), momentum=bool(int(momentum))) if int(begun) else None
+    keywords = {"memory": MEMORIES[kind](loss), "step": step, "chunk": int(chunk), "window": int(window)}
+    return six, {**keywords, "fresh": fresh, "log_eta": log_eta, "initial_state": state, "segments": segments}
+
+
+def _packed(tensors: Sequence[Tensor], rule: str) -> Sequence[Tensor]:
+    six, keywords = _read_rule(tensors, rule)
+    out, state = learn_chunked(*six, **keywords)
+    return (out, *_flat(state))
+
+
+def _packed_shapes(tensors: Sequence[Tensor], rule: str) -> Sequence[Tensor]:
+    (q, _, v, *_), keywords = _read_rule(tensors, rule)
+    fresh = tuple(part.to(wide(v.dtype)) for part in keywords["fresh"])
+    state = _begin(q, v, keywords["log_eta"], fresh, keywords["window"], keywords["initial_state"])
+    return [x.new_empty(x.shape) for x in (v, *_flat(state))]
+
+
+opaque.register("learn", _packed, _packed_shapes)
