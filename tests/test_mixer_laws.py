@@ -25,6 +25,8 @@ SETTINGS = {
     "softmax": ({"positions": "none"},),
     "delta-rule": ({"short_convolution": 1},),
     "titans": ({"chunk": 16},),
+    "omega": ({"chunk": 1, "window": 4},),
+    "deep-memory": ({"gated": True, "window": 5},),
 }
 """Further settings under which a mixer is another mechanism."""
 

@@ -54,13 +54,19 @@ class LearnedMemory(nn.Module):
         chunk: int,
         short_convolution: int,
         gain: float,
+        key_dim: int | None = None,
     ) -> None:
         super().__init__()
         if min(window, chunk) < 1:
             raise InputError(f"a window of {window} or a chunk of {chunk} tokens holds none: give 1 or more")
         self.window, self.chunk = window, chunk
         self.heads = ConvolvedHeads(
-            width, num_heads=num_heads, generator=generator, short_convolution=short_convolution, gain=gain
+            width,
+            num_heads=num_heads,
+            generator=generator,
+            short_convolution=short_convolution,
+            key_dim=key_dim,
+            gain=gain,
         )
         self.gates = Linear(width, self.num_gates * num_heads, generator=generator)
         self.norm = RMSNorm(self.heads.dim, device=generator.device)
