@@ -7,7 +7,7 @@ DeepMemory: Titans' memory (Behrouz et al., arXiv:2501.00663), the squared loss 
 DeepLinearAttention: the product loss -M(k).v, which adds without correcting (ATLAS, arXiv:2505.23735).
 SlidingWindowLinearAttention: that loss over the last `window` tokens.
 
-A sequence begins from learned weights, to which forgetting does not return but to zero. `gated` takes the form
+A sequence begins from learned weights; forgetting draws them to zero. `gated` takes the form
 M(x) = x + W_2' (s(W_1' x) * W_3' x). theta = sigmoid(x W_t) / (window + chunk - 1), gamma and eta are sigmoids of x,
 alpha = sigmoid(x W_a - 4). The gradients of a chunk of tokens are taken at one memory (A_t), the one before its first
 token: the chunk is part of the mechanism, and 1 makes A_t = M_{t-1}.

@@ -90,7 +90,8 @@ def windows(
 ) -> Windows:
     """Chunks that start anew with every segment, the first of them with what is left of a chunk begun before.
 
-    How many there are depends on the segments, and how many tokens the longest has.
+    How many there are depends on the segments, and how many tokens the longest has; a compiled graph, which cannot
+    know, has room for a chunk a token.
     """
     device = offset.device
     place = places(time, chunk, offset, segments)
@@ -99,11 +100,12 @@ def windows(
     starts = (place == 0) | changes
     starts = torch.cat((torch.ones_like(starts[:, :1]), starts[:, 1:]), 1)
     number = starts.cumsum(1) - 1
-    chunks = int(number.max()) + 1
+    compiling = torch.compiler.is_compiling()
+    chunks = time if compiling else int(number.max()) + 1
     order = torch.arange(chunks + 1, device=device).expand(len(number), -1).contiguous()
     edges = torch.searchsorted(number, order)
     start, count = edges[:, :-1], edges[:, 1:] - edges[:, :-1]
-    slots = int(count.max())
+    slots = min(chunk, time) if compiling else int(count.max())
     first, some = start.clamp(max=time - 1), count > 0
     step = torch.arange(-past, slots, device=device)
     at = start.unsqueeze(-1) + step
