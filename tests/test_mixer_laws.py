@@ -27,6 +27,8 @@ SETTINGS = {
     "titans": ({"chunk": 16},),
     "omega": ({"chunk": 1, "window": 4},),
     "deep-memory": ({"gated": True, "window": 5},),
+    "memory-caching-gated": ({"memory": "linear"},),
+    "memory-caching-residual": ({"memory": "linear", "segment_length": 7},),
 }
 """Further settings under which a mixer is another mechanism."""
 

@@ -101,7 +101,14 @@ class Atlas(LearnedMemory):
         return unit(torch.cat(scaled, -1))
 
     def learn(
-        self, q: Tensor, k: Tensor, v: Tensor, gates: tuple[Tensor, ...], *, state: Learned | None, segments: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gates: tuple[Tensor, ...],
+        *,
+        state: Learned | None,
+        segments: Tensor | None,
     ) -> tuple[Tensor, Learned]:
         """ATLAS's rule."""
         theta, gamma, eta, alpha = gates

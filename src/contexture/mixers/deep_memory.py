@@ -82,7 +82,14 @@ class DeepMemory(LearnedMemory):
         return tuple(torch.unflatten(weights(ids), -1, shape).to(dtype) for weights, shape in parts)
 
     def learn(
-        self, q: Tensor, k: Tensor, v: Tensor, gates: tuple[Tensor, ...], *, state: Learned | None, segments: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gates: tuple[Tensor, ...],
+        *,
+        state: Learned | None,
+        segments: Tensor | None,
     ) -> tuple[Tensor, Learned]:
         """Descent on the network's weights."""
         theta, eta, alpha, *rest = gates

@@ -77,7 +77,14 @@ class LearnedMemory(nn.Module):
         return (torch.zeros(batch, heads, self.num_features, dim, device=device, dtype=dtype),)
 
     def learn(
-        self, q: Tensor, k: Tensor, v: Tensor, gates: tuple[Tensor, ...], *, state: Learned | None, segments: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gates: tuple[Tensor, ...],
+        *,
+        state: Learned | None,
+        segments: Tensor | None,
     ) -> tuple[Tensor, Learned]:
         """The memory's outputs and last state; a subclass says how."""
         raise NotImplementedError

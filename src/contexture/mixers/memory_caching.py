@@ -169,9 +169,7 @@ class _MemoryCaching(nn.Module):
     def _select(self, scores: Tensor) -> Tensor:
         return scores
 
-    def _read(
-        self, q: Tensor, fresh: Parts, factors: tuple[Factors, ...], parts: Parts, weights: _Weights
-    ) -> Tensor:
+    def _read(self, q: Tensor, fresh: Parts, factors: tuple[Factors, ...], parts: Parts, weights: _Weights) -> Tensor:
         """q: [batch, chunks, heads, slots, dim]; the same shape."""
 
         def own(part: int, rows: Tensor) -> Tensor:

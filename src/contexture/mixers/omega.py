@@ -55,7 +55,14 @@ class Omega(LearnedMemory):
         )
 
     def learn(
-        self, q: Tensor, k: Tensor, v: Tensor, gates: tuple[Tensor, ...], *, state: Learned | None, segments: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gates: tuple[Tensor, ...],
+        *,
+        state: Learned | None,
+        segments: Tensor | None,
     ) -> tuple[Tensor, Learned]:
         """The Omega rule."""
         theta, gamma, alpha = gates

@@ -116,7 +116,9 @@ def _silu_slope(z: Tensor) -> Tensor:
 def total_loss(memory: Memory, parts: Parts, k: Tensor, v: Tensor, weight: Tensor) -> Tensor:
     """The weighted sum of the inner losses of all rows; weight: [batch, heads, rows, 1]."""
     out = memory.read(lambda part, rows: rows @ parts[part], k)
-    each = (out - v).square().sum(-1, keepdim=True) / 2 if memory.loss == "squared" else -(out * v).sum(-1, keepdim=True)
+    each = (
+        (out - v).square().sum(-1, keepdim=True) / 2 if memory.loss == "squared" else -(out * v).sum(-1, keepdim=True)
+    )
     return (each * weight).sum()
 
 

@@ -25,7 +25,9 @@ def register(name: str, function: Function, shapes: Function) -> None:
 @torch.library.custom_op("contexture::opaque", mutates_args=())
 def _forward(tensors: list[Tensor], name: str, settings: str) -> list[Tensor]:
     with torch.no_grad():
-        return [result.clone(memory_format=torch.contiguous_format) for result in _functions[name][0](tensors, settings)]
+        return [
+            result.clone(memory_format=torch.contiguous_format) for result in _functions[name][0](tensors, settings)
+        ]
 
 
 @_forward.register_fake

@@ -198,7 +198,17 @@ def titans(
     if initial_state is None:
         initial_state = empty_memory(k.shape[0], *k.shape[2:], v.shape[3], device=k.device, dtype=v.dtype)
     out, state = dispatch.run(
-        OP, q, k, v, theta, log_eta, log_keep, keys=q.shape[1], chunk=chunk, initial_state=initial_state, segments=segments
+        OP,
+        q,
+        k,
+        v,
+        theta,
+        log_eta,
+        log_keep,
+        keys=q.shape[1],
+        chunk=chunk,
+        initial_state=initial_state,
+        segments=segments,
     )
     return out, state
 
