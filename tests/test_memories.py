@@ -20,6 +20,7 @@ from contexture.ops.decay_products import between, since
 from contexture.ops.deep_memory import OP as DEEP
 from contexture.ops.deep_memory import deep_memory
 from contexture.ops.delta_rule import delta_rule
+from contexture.ops.kernel_delta_rule import kernel_delta_rule
 from contexture.ops.linear_attention import linear_attention
 from contexture.ops.memories import GatedNetwork, Matrix, Network, total_loss
 from contexture.ops.newton_schulz import orthogonalised
@@ -136,14 +137,15 @@ def test_inner_gradients_are_those_of_autograd(kind, loss):
 def test_one_step_of_a_network_by_hand():
     one, zero = torch.ones(1, 1, 1, 1, dtype=FP64), torch.zeros(1, 1, 1, dtype=FP64)
     out, _ = deep_memory(one, one, 3 * one, zero + 0.5, zero + 1, zero, zero - torch.inf, 2 * one, one, chunk=1)
-    slope, active = (lambda s: s * (1 + 2 * (1 - s)))(1 / (1 + math.exp(-2))), 2 / (1 + math.exp(-2))
+    share = 1 / (1 + math.exp(-2))
+    slope, active = share * (1 + 2 * (1 - share)), 2 * share
     error = 3 - 1 - active
     first, second = 2 + 0.5 * error * slope, 1 + 0.5 * error * active
     assert out.item() == pytest.approx(1 + second * first / (1 + math.exp(-first)))
 
 
 def test_no_grad_leaves_the_inner_steps_as_they_are():
-    q, k, v, rate, zero = inputs()
+    q, k, v, rate, zero = inputs(time=12)
     parts = draw(1, 2, 5, 6), draw(1, 2, 6, 5)
     for path in ("reference", "chunked"):
         with dispatch.use(path):
@@ -303,6 +305,16 @@ def test_even_windows_are_the_windows_of_one_segment():
     assert torch.equal(even.real, other.real)
     assert torch.equal(even.complete, other.complete)
     assert torch.equal(even.own(x)[even.real], other.own(x)[other.real])
+
+
+def test_the_kernel_delta_rule_is_the_delta_rule_on_explicit_features():
+    q, k, v, rate, _ = inputs(time=12, heads=1, batch=1)
+    points = torch.cat((unit(q), k), 1)[0, :, 0]
+    features = torch.linalg.cholesky(torch.exp(3.0 * (points @ points.mT - 1)))
+    phi_q, phi_k = features.view(2, 1, 12, 1, 24)
+    close(
+        kernel_delta_rule(unit(q), k, v, rate, sharpness=3.0)[0], delta_rule(phi_q, phi_k, v, rate)[0], tolerance=1e-9
+    )
 
 
 def test_products_of_decays():

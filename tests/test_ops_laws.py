@@ -13,7 +13,7 @@ OPS = registered_ops()
 
 
 def test_every_op_is_found():
-    assert sorted(OPS) == ["delta-rule", "linear-attention", "short-convolution", "softmax-attention"]
+    assert {"delta-rule", "linear-attention", "short-convolution", "softmax-attention"} <= set(OPS)
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -3,10 +3,11 @@
     S_t = eta_t S_{t-1} + theta_t sum_{t - window < i <= t} gamma_i phi(k_i) (v_i - A_t' phi(k_i))'
     M_t = (1 - alpha_t) M_{t-1} + newton_schulz(S_t);    y_t = rms_norm(M_t' phi(q_t)) W_o           arXiv:2505.23735
 
-phi(x) holds all monomials of degree at most 2, those of degree i times a learned r_i that starts at 1 / sqrt(i!), and is
-then scaled to length one. theta and gamma are sigmoids of x, eta = sigmoid(x W_e + 2), alpha = sigmoid(x W_a - 4). The gradients of a chunk of
-tokens are taken at one memory (A_t), the one before its first token: the chunk is part of the mechanism. Since a step
-has norm one whatever the values are, they are divided by the share that one step has in what a new memory holds.
+phi(x) holds all monomials of degree at most 2, those of degree i times a learned r_i that starts at 1 / sqrt(i!), and
+is then scaled to length one. theta and gamma are sigmoids of x, eta = sigmoid(x W_e + 2), alpha = sigmoid(x W_a - 4).
+The gradients of a chunk of tokens are taken at one memory (A_t), the one before its first token: the chunk is part of
+the mechanism. Since a step's singular values are near one whatever the values v are, these are divided by the share
+that one step has in what a new memory holds.
 
 Atlas orthogonalises once a chunk, at its last token, so that a token reads what whole chunks have written; keys have as
 many entries as make at most dim features, which keeps M square or nearly so. AtlasPerToken orthogonalises every S_t, as

@@ -51,7 +51,7 @@ class ConvolvedHeads(nn.Module):
     """Heads whose queries, keys and values pass a short convolution and SiLU.
 
     `short_convolution` is the number of taps; 1 leaves the convolution out. Queries and keys have `key_dim` entries, as
-    many as values unless given. The streaming state is the convolution's last inputs, [batch, taps - 1, channels], where
+    many as values unless given. The streaming state is the convolution's last inputs, [batch, taps - 1, channels] with
     channels = num_heads * (2 * key_dim + dim).
     """
 

@@ -1,6 +1,6 @@
 """Memory caching: the memory of every segment of a sequence is kept (Behrouz et al., 2026, arXiv:2602.24281).
 
-A sequence is cut into segments of `segment_length` tokens. Each starts a memory anew and leaves it, learned, in a cache:
+A sequence is cut into segments of `segment_length` tokens. Each starts a memory anew and leaves it in a cache:
 
     M_t = M_0 - sum_{i <= t, same segment} theta_i grad loss(M_0; k_i, v_i),    loss = -M(k).v
 
@@ -196,7 +196,7 @@ def _joined(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _visible(cut: Windows, num_before: int, segments: Tensor | None) -> Tensor:
-    """Which memories the tokens of a chunk see, [batch or 1, chunks, 1, num_before + chunks]: earlier ones of theirs."""
+    """Which memories the tokens of a chunk see, [batch or 1, chunks, 1, num_before + chunks]: their earlier ones."""
     chunks = cut.real.shape[1]
     earlier = torch.ones(chunks, num_before + chunks, dtype=torch.bool, device=cut.real.device).tril(num_before - 1)
     if segments is None or cut.start is None:

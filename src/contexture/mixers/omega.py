@@ -1,6 +1,7 @@
 """OmegaNet: a matrix memory that learns from a window of tokens at once (Behrouz et al., 2025, arXiv:2505.23735).
 
-    M_t = (1 - alpha_t) M_{t-1} + theta_t sum_{t - window < i <= t} gamma_i k_i (v_i - A_t' k_i)';  y_t = norm(M_t' q_t) W_o
+    M_t = (1 - alpha_t) M_{t-1} + theta_t sum_{t - window < i <= t} gamma_i k_i (v_i - A_t' k_i)'
+    y_t = rms_norm(M_t' q_t) W_o
 
 with gamma_i = sigmoid(x_i W_c), alpha_t = sigmoid(x_t W_a - 4), and theta_t = sigmoid(x_t W_t) / (window + chunk - 1),
 so that a window of like keys does not overshoot. The gradients of a chunk of tokens are taken at one memory, the one
@@ -24,7 +25,7 @@ class Omega(LearnedMemory):
 
     card = MixerCard(
         name="omega",
-        summary="A matrix memory corrected on a window of tokens at a time (OmegaNet), with gradients taken chunk by chunk.",
+        summary="A matrix memory corrected on a window of tokens at a time, its gradients taken chunk by chunk.",
         paper="Behrouz et al., ATLAS: Learning to Optimally Memorize the Context at Test Time, arXiv:2505.23735",
         year=2025,
         state="constant",

@@ -8,8 +8,8 @@ where G_t is the gradient of |M' k_t - v_t|^2 / 2 at the memory before t's chunk
 equation as printed; longer chunks are what the paper trains with. Dividing theta by the chunk keeps a chunk of like
 keys from overshooting; the offset of 4 lets a new memory forget 2 % a token.
 
-x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; theta, eta, alpha: [batch, time, num_heads]. The state is
-memory, momentum and anchor, [dim, dim] per head in fp32, and the last inputs of the convolution.
+x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; theta, eta, alpha: [batch, time, num_heads]. The state
+is memory, momentum and anchor, [dim, dim] per head in fp32, and the last inputs of the convolution.
 """
 
 from typing import NamedTuple

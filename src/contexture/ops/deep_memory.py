@@ -1,7 +1,7 @@
 """A small network as a memory, learned by gradient descent with momentum and forgetting.
 
     S_t = eta_t S_{t-1} - theta_t sum_{t - window < i <= t} gamma_i  grad loss(A_t; k_i, v_i)
-    M_t = f_t M_{t-1} + S_t,    o_t = M_t(q_t) = q_t + W_2' s(W_1' q_t)    or, gated,    q_t + W_2' (s(W_1' q_t) * W_3' q_t)
+    M_t = f_t M_{t-1} + S_t,    o_t = M_t(q_t),    M(x) = x + W_2' s(W_1' x)  or, gated,  x + W_2' (s(W_1' x) * W_3' x)
 
 With the squared loss and a window of 1 it is Titans' deep memory (Behrouz et al., arXiv:2501.00663); with the product
 loss -M(k).v, deep linear attention, and with a window besides its sliding form (ATLAS, arXiv:2505.23735). A_t, where

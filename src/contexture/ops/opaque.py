@@ -47,7 +47,7 @@ def _backward(tensors: list[Tensor], gradients: list[Tensor], name: str, setting
         given = [next(found) if x.requires_grad else None for x in leaves]
         return [torch.zeros_like(x) if one is None else one.contiguous() for x, one in zip(leaves, given, strict=True)]
 
-    # An operator's own code runs with autograd switched off for its thread, whatever it asks for; a fresh thread is not.
+    # An operator's own code runs with autograd switched off for its thread, whatever it asks for; not so a new thread.
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(differentiate).result()
 

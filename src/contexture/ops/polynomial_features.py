@@ -1,6 +1,6 @@
 """The monomials of a vector up to a degree, weighted so that their products are powers of a product of vectors.
 
-    phi(x).phi(y) = sum_{i <= 2} a_i (x.y)^i,    phi(x) = (r_0, r_1 x_1, .., r_1 x_n, r_2 x_1^2, r_2 sqrt(2) x_1 x_2, ..)
+    phi(x).phi(y) = sum_{i <= 2} a_i (x.y)^i,    phi(x) = (r_0, r_1 x_1, .., r_2 x_1^2, r_2 sqrt(2) x_1 x_2, ..)
 
 with a_i = r_i^2; a_i = 1 / i! makes it the beginning of exp(x.y) (ATLAS, arXiv:2505.23735).
 

@@ -42,7 +42,7 @@ Step = Literal["descent", "orthogonal", "orthogonal-chunk"]
 
 
 class Learned(NamedTuple):
-    """A memory's parts, their momentum (none without), the anchor's parts, the tokens before, and the place in the chunk.
+    """A memory's parts, their momentum if any, the anchor's parts, the tokens before, and the place in the chunk.
 
     keys: [batch, window - 1, heads, dim]; values: [.., out]; gammas: [.., 1], zero where there was no token; offset:
     int64 [batch].

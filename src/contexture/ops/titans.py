@@ -7,7 +7,7 @@ The anchor A_t is the memory before the first token of t's chunk: with chunk = 1
 the delta rule; the paper trains with longer chunks. Any chunk has an exact form in blocks. Over a block with rows K and
 Q, initial M, S and A, and errors e_t = v_t - A_t' k_t, where f = 1 - alpha,
 
-    M_t = d_t M + h_t S + sum_s w_ts theta_s k_s e_s',        w = F H,  F_ts = f_{s+1} .. f_t,  H_ts = eta_{s+1} .. eta_t
+    M_t = d_t M + h_t S + sum_s w_ts theta_s k_s e_s',    w = F H,  F_ts = f_{s+1} .. f_t,  H_ts = eta_{s+1} .. eta_t
     (I + tril(W * K K' diag(theta), -1)) e = V - (d' K) M - (h' K) S - (a' K) A
 
 with row t of W and d', h' those of w and d, h at the last position before t's chunk; where that lies before the block,
@@ -34,7 +34,7 @@ BLOCK = 64
 
 
 class MatrixMemory(NamedTuple):
-    """A memory, its momentum and its anchor, each [batch, heads, dim, out], and the place in the chunk, int64 [batch]."""
+    """A memory, its momentum and its anchor, each [batch, heads, dim, out], and the place in the chunk, [batch]."""
 
     memory: Tensor
     momentum: Tensor
@@ -134,7 +134,7 @@ def titans_chunked(
     segments: Tensor | None = None,
 ) -> tuple[Tensor, MatrixMemory]:
     """A triangular solve inside blocks; between them, M, S and A pass as one matrix [3 * dim, out]."""
-    (batch, time, heads, dim), dtype, held = q.shape, v.dtype, initial_state.memory.dtype
+    (_, time, _, dim), dtype, held = q.shape, v.dtype, initial_state.memory.dtype
     size = chunk_size(time, BLOCK)
     place = places(time, chunk, initial_state.offset, segments)
     queries, keys, values = (split(x.to(held), size) for x in (q, silence(k, segments), v))
