@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from contexture import discovery
 from contexture.blocks.feed_forward import FEED_FORWARD
 from contexture.blocks.mixer import Mixer
-from contexture.blocks.residual import ResidualBlock
+from contexture.blocks.residual import MixerBlock, ResidualBlock
 from contexture.errors import InputError
 from contexture.leaves.embedding import Embedding
 from contexture.leaves.norm import NORMS
@@ -56,14 +56,15 @@ class BackboneConfig:
 
     settings: keyword arguments of a mixer's constructor, by the mixer's name in the pattern. positions: what is added
     to the first layer's input; a mixer may know positions by itself, as softmax attention does unless told otherwise.
-    `max_length` bounds learned positions alone. expansion: hidden width of the feed-forward network over the width.
+    `max_length` bounds learned positions alone. feed_forward: the network after every mixer, or "none". expansion: its
+    hidden width over the width.
     """
 
     pattern: str | tuple[str, ...] = "softmax*4"
     width: int = 64
     num_heads: int = 4
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
+    feed_forward: Literal["gelu", "relu", "swiglu", "none"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
     positions: Literal["none", "learned"] = "none"
@@ -104,12 +105,25 @@ def _mixer(name: str, config: BackboneConfig, *, generator: torch.Generator, gai
     return cast(Mixer, built)
 
 
+def _block(name: str, config: BackboneConfig, *, generator: torch.Generator, gain: float) -> ResidualBlock | MixerBlock:
+    mixer, norm, width = _mixer(name, config, generator=generator, gain=gain), NORMS[config.norm], config.width
+    if config.feed_forward == "none":
+        return MixerBlock(mixer=mixer, norm=norm(width, device=generator.device))
+    return ResidualBlock(
+        mixer=mixer,
+        feed_forward=FEED_FORWARD[config.feed_forward](
+            width, hidden=round(config.expansion * width), generator=generator, gain=gain
+        ),
+        norms=(norm(width, device=generator.device), norm(width, device=generator.device)),
+    )
+
+
 class Stack(nn.ModuleList):
     """The residual blocks in order."""
 
     if TYPE_CHECKING:
 
-        def __iter__(self) -> Iterator[ResidualBlock]:
+        def __iter__(self) -> Iterator[ResidualBlock | MixerBlock]:
             """Iterate over the blocks."""
 
 
@@ -124,21 +138,11 @@ class Backbone(nn.Module):
         self.config = config
         names, width = layers(config.pattern), config.width
         gain = (2 * len(names)) ** -0.5
-        norm, feed_forward = NORMS[config.norm], FEED_FORWARD[config.feed_forward]
         self.positions = (
             Embedding(config.max_length, width, generator=generator, std=0.3) if config.positions == "learned" else None
         )
-        self.blocks = Stack(
-            ResidualBlock(
-                mixer=_mixer(name, config, generator=generator, gain=gain),
-                feed_forward=feed_forward(
-                    width, hidden=round(config.expansion * width), generator=generator, gain=gain
-                ),
-                norms=(norm(width, device=generator.device), norm(width, device=generator.device)),
-            )
-            for name in names
-        )
-        self.norm = norm(width, device=generator.device)
+        self.blocks = Stack(_block(name, config, generator=generator, gain=gain) for name in names)
+        self.norm = NORMS[config.norm](width, device=generator.device)
 
     if TYPE_CHECKING:
 
