@@ -12,6 +12,11 @@ from contexture.evaluation import compare as comparing
 from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw
+from contexture.evaluation.ladder.budget import choose_budget, choose_matches
+from contexture.evaluation.ladder.cells import causal_mixers, entrant
+from contexture.evaluation.ladder.climb import ClimbProgress, climb
+from contexture.evaluation.ladder.ladder import Ladder
+from contexture.evaluation.ladder.rungs import choose_rungs
 from contexture.evaluation.sequences import usual_sizes
 from contexture.learners.saved import load_named
 from contexture.protocols import Learner, Prediction, Task
@@ -64,6 +69,40 @@ def compare(
         strict=context is not None,
         name=name or (str(task) if isinstance(task, str | Path) else None),
         findings=chosen.describe() if isinstance(chosen, TableTask) else (),
+        command=command,
+        progress=progress,
+    )
+
+
+def recall(
+    mixers: Iterable[str] | str = "all",
+    *,
+    budget: str = "small",
+    tasks: Iterable[str] | None = None,
+    match: Iterable[str] = ("parameters",),
+    run_dir: str | Path,
+    workers: int = 0,
+    command: str = "",
+    progress: ClimbProgress | None = None,
+) -> Ladder:
+    """The recall ladder: where mixers stand on tasks over tokens at equal parameters, state or training time.
+
+    mixers: names and "file.py:Class", or "all" causal ones. budget: tiny, small or full. tasks: rungs, or tasks whose
+    rungs are meant; by default the budget's. run_dir: keeps every cell that is done; the same call goes on. workers:
+    processes of one thread each; 0 trains in this one. Raises InputError for what cannot be run, Interrupted after
+    Ctrl-C. A mixer that fails is a result, with its reason.
+    """
+    chosen = choose_budget(budget)
+    names = causal_mixers() if mixers == "all" else [mixers] if isinstance(mixers, str) else list(mixers)
+    if len(set(names)) < len(names):
+        raise InputError("a mixer is asked for twice")
+    return climb(
+        [entrant(name) for name in names],
+        choose_rungs(chosen.rungs if tasks is None else tasks),
+        chosen,
+        matches=choose_matches(tuple(match)),
+        run_dir=Path(run_dir),
+        num_workers=workers,
         command=command,
         progress=progress,
     )

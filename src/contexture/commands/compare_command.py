@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contexture.commands import compare_recall
 from contexture.commands.console import console, say
 from contexture.commands.reading import reading
 from contexture.errors import InputError
@@ -23,6 +24,8 @@ REPORTS = Path("contexture-reports")
 def run(options: argparse.Namespace) -> int:
     """Compare, print the table (or JSON) on standard output and write the report."""
     report = _report_path(options)
+    if options.task == compare_recall.RECALL:
+        return compare_recall.run(options, report)
     _check_figure(options.figure)
     from contexture.api import compare
     from contexture.selection import choose_learners, choose_task
