@@ -104,11 +104,11 @@ def _grid(
     ladder: Ladder, match: str, rungs: list[str], *, interval: bool, unicode: bool
 ) -> tuple[list[str], list[list[str]]]:
     headings = ["mixer", "state", "parameters", "seconds", *rungs, "mean"]
-    return headings, [
-        [*_facts(one), *(accuracy(one.placings.get(name), interval=interval, unicode=unicode) for name in rungs)]
-        + [MISSING if math.isnan(one.mean) else f"{one.mean:.3f}"]
-        for one in ladder.standings(match)
-    ]
+    rows = []
+    for one in ladder.standings(match):
+        scores = [accuracy(one.placings.get(name), interval=interval, unicode=unicode) for name in rungs]
+        rows.append([*_facts(one), *scores, MISSING if math.isnan(one.mean) else f"{one.mean:.3f}"])
+    return headings, rows
 
 
 def _facts(standing: Standing) -> list[str]:
