@@ -28,8 +28,8 @@ from contexture.tasks.tables import TableTask
 TABLE_SIZES = (20, 50, 100, 200, 500, 1000)
 
 
-def load(name: str | Path) -> Learner:
-    """A trained learner: one that ships, by name, or the folder of one.
+def load(name: str | Path) -> AnyLearner:
+    """A trained learner: one that ships, by name, or the folder of one (a `SequenceLearner` if trained on tokens).
 
     >>> load("linear-regression").card.kind
     'in-context'

@@ -4,16 +4,18 @@ Everything that cannot be used raises `InputError` with one sentence.
 """
 
 import difflib
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from contexture.discovery import build, find, registered
 from contexture.errors import InputError
 from contexture.learners.saved import load_learner, load_shipped, shipped
 from contexture.learners.standardized import Standardized
-from contexture.protocols import Learner, SequenceLearner, Task
+from contexture.protocols import Learner, SequenceLearner, Task, Tokens
+from contexture.randomness import generator
 from contexture.tables import Dataset, read_dataset
 from contexture.tasks.tables import BUNDLED, TableTask
 
@@ -125,10 +127,24 @@ def _named(task: Task, name: str) -> AnyLearner:
             f"{name!r} names a kind of trained model and no weights: ask for {TRANSFORMER!r}, which ships for some "
             "tasks, or for the folder of a trained learner"
         )
+    if task.card.episodes == "tokens" and ".py:" not in name:
+        return _over_tokens(task, cls)
     learner: Learner = build(cls)
     if isinstance(task, TableTask) and not learner.card.tables:
         return Standardized(learner)
     return learner
+
+
+def _over_tokens(task: Task, cls: type[Any]) -> AnyLearner:
+    """A registered learner for a task's own vocabulary, where that is all it has to be told."""
+    needed = [name for name, p in inspect.signature(cls).parameters.items() if p.default is p.empty]
+    if needed != ["vocabulary"]:
+        learner: AnyLearner = build(cls)
+        return learner
+    drawn = task.sample(1, generator=generator("vocabulary"))
+    assert isinstance(drawn, Tokens)
+    told: AnyLearner = cls(vocabulary=drawn.vocabulary)
+    return told
 
 
 def _unknown(what: str, name: str, known: set[str]) -> str:

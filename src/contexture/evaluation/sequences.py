@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contexture.errors import InputError
-from contexture.evaluation.footprint import Stopwatch
+from contexture.evaluation.footprint import KeepsTokenState, Stopwatch
 from contexture.evaluation.metrics import Metric, Truth
 from contexture.evaluation.sources import Advance, Outcome
 from contexture.protocols import Learner, Prediction, SequenceLearner, Target, Task, Tokens
@@ -63,8 +63,9 @@ class SequenceSource:
         )
 
     def kept(self, learner: Learner | SequenceLearner, size: int) -> int:
-        """The bytes of the tokens themselves: what any learner of tokens can answer from."""
-        del learner
+        """The bytes that the learner keeps after `size` tokens: as it measures them, or else the tokens themselves."""
+        if isinstance(learner, KeepsTokenState):
+            return learner.kept_bytes(size)
         return size * self.blocks[0][0].ids.element_size()
 
     def score(

@@ -1,8 +1,8 @@
 """The recall ladder as tables for the terminal: one for each thing that was made equal.
 
-    mixer   state   parameters   seconds   accuracy on each rung   mean
+    mixer   mean   state   parameters   seconds   accuracy on each rung
 
-A narrow terminal gets accuracies without their intervals, then the mean alone.
+A narrow terminal gets accuracies without their intervals, then the rungs over several tables.
 """
 
 import math
@@ -29,7 +29,8 @@ def print_ladder(ladder: Ladder, console: "Console") -> None:
     plain = not console.is_terminal
     for match in ladder.matches:
         if ladder.standings(match):
-            console.print(_fitting(ladder, match, width=console.width, unicode=unicode))
+            for table in _tables(ladder, match, width=console.width, unicode=unicode):
+                console.print(table)
         for line in missing(ladder, match):
             console.print(line, markup=False, highlight=False, soft_wrap=plain)
     for line in legend(ladder):
@@ -73,16 +74,31 @@ def accuracy(placing: Placing | None, *, interval: bool, unicode: bool = True) -
     return f"{placing.accuracy:.2f} {'±' if unicode else '+-'}{half:.2f}"
 
 
-def _fitting(ladder: Ladder, match: str, *, width: int, unicode: bool) -> "Table":
-    """The widest table that fits."""
+def _tables(ladder: Ladder, match: str, *, width: int, unicode: bool) -> "list[Table]":
+    """One table with intervals if that fits, else one without, else the rungs over as many tables as they need."""
     rungs = [rung.name for rung in ladder.rungs]
-    for names, interval in ((rungs, True), (rungs, False)):
-        headings, rows = _grid(ladder, match, names, interval=interval, unicode=unicode)
-        columns = zip(headings, *rows, strict=True)
-        if sum(max(map(len, column)) for column in columns) + _GAP * (len(headings) - 1) <= width:
-            break
-    else:
-        headings, rows = _grid(ladder, match, [], interval=False, unicode=unicode)
+    facts = _fact_columns(ladder, match)
+    for interval in (True, False):
+        columns = [_rung_column(ladder, match, name, interval=interval, unicode=unicode) for name in rungs]
+        if _width([*facts, *columns]) <= width:
+            return [_table([*facts, *columns], TITLES[match], unicode=unicode)]
+    parts, part = [], facts
+    for column in columns:
+        if len(part) > 1 and _width([*part, column]) > width:
+            parts.append(part)
+            part = facts[:1]
+        part = [*part, column]
+    return [
+        _table(columns, TITLES[match] + (", continued" if number else ""), unicode=unicode)
+        for number, columns in enumerate([*parts, part])
+    ]
+
+
+def _width(columns: list[list[str]]) -> int:
+    return sum(max(map(len, column)) for column in columns) + _GAP * (len(columns) - 1)
+
+
+def _table(columns: list[list[str]], title: str, *, unicode: bool) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -90,27 +106,28 @@ def _fitting(ladder: Ladder, match: str, *, width: int, unicode: bool) -> "Table
         box=box.SIMPLE_HEAD if unicode else box.ASCII2,
         pad_edge=False,
         show_edge=False,
-        title=f"recall, {TITLES[match]}",
+        title=f"recall, {title}",
         title_justify="left",
     )
-    for heading in headings:
+    for heading, *_ in columns:
         table.add_column(heading, justify="left" if heading == "mixer" else "right", no_wrap=True, overflow="ellipsis")
-    for row in rows:
+    for row in zip(*(cells for _, *cells in columns), strict=True):
         table.add_row(*row)
     return table
 
 
-def _grid(
-    ladder: Ladder, match: str, rungs: list[str], *, interval: bool, unicode: bool
-) -> tuple[list[str], list[list[str]]]:
-    headings = ["mixer", "state", "parameters", "seconds", *rungs, "mean"]
-    rows = []
-    for one in ladder.standings(match):
-        scores = [accuracy(one.placings.get(name), interval=interval, unicode=unicode) for name in rungs]
-        rows.append([*_facts(one), *scores, MISSING if math.isnan(one.mean) else f"{one.mean:.3f}"])
-    return headings, rows
+def _fact_columns(ladder: Ladder, match: str) -> list[list[str]]:
+    """Columns that begin with their heading: what there is to say of a mixer besides its rungs."""
+    headings = ["mixer", "mean", "state", "parameters", "seconds"]
+    return [list(column) for column in zip(headings, *map(_facts, ladder.standings(match)), strict=True)]
+
+
+def _rung_column(ladder: Ladder, match: str, rung: str, *, interval: bool, unicode: bool) -> list[str]:
+    standings = ladder.standings(match)
+    return [rung, *(accuracy(one.placings.get(rung), interval=interval, unicode=unicode) for one in standings)]
 
 
 def _facts(standing: Standing) -> list[str]:
+    mean = MISSING if math.isnan(standing.mean) else f"{standing.mean:.3f}"
     parts = (size(standing.state_bytes), count(standing.parameters), seconds(standing.seconds))
-    return [standing.entrant.label, *parts]
+    return [standing.entrant.label, mean, *parts]
