@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from contexture.evaluation.ladder.cells import causal_mixers, entrant
 from contexture.evaluation.ladder.climb import ClimbProgress, climb
 from contexture.evaluation.ladder.ladder import Ladder
 from contexture.evaluation.ladder.rungs import choose_rungs
+from contexture.evaluation.per_seed import PerSeed
 from contexture.evaluation.sequences import usual_sizes
 from contexture.learners.saved import load_named
 from contexture.protocols import Learner, Prediction, Task
@@ -39,7 +41,7 @@ def load(name: str | Path) -> AnyLearner:
 
 def compare(
     task: str | Path | Task,
-    learners: Iterable[str] | Mapping[str, AnyLearner] | None = None,
+    learners: Iterable[str] | Mapping[str, AnyLearner | PerSeed] | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008
     context: Sequence[int] | None = None,
@@ -48,6 +50,7 @@ def compare(
     seeds: int = 3,
     name: str | None = None,
     command: str = "",
+    skipped: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Comparison:
     """Score learners on one task at several numbers of examples in context, all on the same episodes.
@@ -55,7 +58,8 @@ def compare(
     task: a registered or bundled task's name, a CSV or Parquet file, or a task itself. learners: names, or learners by
     name; by default what belongs beside each other on this task. context: sizes to score at; those that the task
     cannot hold are an error if they were asked for, and left out and named otherwise. episodes: prompts, or splits of a
-    table, for each of `seeds` seeds. name: what the result calls the task.
+    table, for each of `seeds` seeds. name: what the result calls the task. skipped: learners that are missing already,
+    with their reasons.
     """
     chosen = choose_task(str(task), reading) if isinstance(task, str | Path) else task
     entrants = dict(learners) if isinstance(learners, Mapping) else choose_learners(chosen, learners)
@@ -70,6 +74,7 @@ def compare(
         name=name or (str(task) if isinstance(task, str | Path) else None),
         findings=chosen.describe() if isinstance(chosen, TableTask) else (),
         command=command,
+        skipped=skipped,
         progress=progress,
     )
 

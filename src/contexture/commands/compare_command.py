@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contexture.commands import compare_recall
+from contexture.commands import compare_mixers, compare_recall
 from contexture.commands.console import console, say
 from contexture.commands.reading import reading
 from contexture.errors import InputError
@@ -17,6 +17,8 @@ from contexture.store.atomic import write_file
 
 if TYPE_CHECKING:
     from contexture.evaluation.compare import Progress
+    from contexture.evaluation.per_seed import PerSeed
+    from contexture.selection import AnyLearner
 
 REPORTS = Path("contexture-reports")
 
@@ -32,7 +34,11 @@ def run(options: argparse.Namespace) -> int:
     from contexture.tasks.tables import TableTask
 
     task = choose_task(options.task, reading(options))
-    learners = choose_learners(task, options.learners)
+    learners: dict[str, AnyLearner | PerSeed] = {**choose_learners(task, options.learners)}
+    seeds, failed = options.seeds or 3, dict[str, str]()
+    if options.mixers:
+        trained, failed = compare_mixers.train(options, num_seeds=seeds)
+        learners |= trained
     if isinstance(task, TableTask):
         say(*task.describe())
     with _display() as progress:
@@ -43,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
             context=options.context,
             metric=options.metric,
             episodes=options.episodes,
-            seeds=options.seeds or 3,
+            seeds=seeds,
+            skipped=failed,
             command=shlex.join(["contexture", *sys.argv[1:]]),
             progress=progress,
         )

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, report: Path | None) -> int:
         tasks=options.tasks,
         match=options.match,
         run_dir=folder,
-        workers=options.workers or _cores(),
+        workers=num_workers(options),
         command=shlex.join(["contexture", *sys.argv[1:]]),
         progress=display(),
     )
@@ -47,9 +47,10 @@ def run(options: argparse.Namespace, report: Path | None) -> int:
     return 0
 
 
-def _cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def num_workers(options: argparse.Namespace) -> int:
+    """As many processes as asked for, or one for each processor that this one may use."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return options.workers or cores or 1
 
 
 def _refuse_strays(options: argparse.Namespace) -> None:

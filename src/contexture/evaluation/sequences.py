@@ -11,7 +11,7 @@ from these values are intervals of R.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,15 @@ class SequenceSource:
     def most(self) -> int:
         """The tokens before the last one."""
         return self.blocks[0][0].ids.shape[1] - 1
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds there are rows for."""
+        return len(self.blocks)
+
+    def of_seed(self, index: int) -> "SequenceSource":
+        """The row of one seed alone."""
+        return replace(self, blocks=(self.blocks[index],))
 
     @property
     def target(self) -> Target:

@@ -59,9 +59,13 @@ def missing(ladder: Ladder, match: str) -> list[str]:
         lines.setdefault((placing.mixer, placing.status, placing.reason), []).append(placing.rung)
     words = {"failed": "failed", "unmatched": "left out"}
     return [
-        f"{words.get(status, status)}: {mixer} on {', '.join(rungs)} ({match}): {reason}"
+        f"{words.get(status, status)}: {mixer} on {_listed(ladder, rungs)} ({match}): {reason}"
         for (mixer, status, reason), rungs in lines.items()
     ]
+
+
+def _listed(ladder: Ladder, rungs: list[str]) -> str:
+    return "every rung" if len(rungs) == len(ladder.rungs) > 1 else ", ".join(rungs)
 
 
 def accuracy(placing: Placing | None, *, interval: bool, unicode: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""Training runs as functions that return their configuration: those whose weights ship, and modest ones for any task."""
+"""Training runs as functions that return their configuration: those whose weights ship, and modest ones for tasks."""
 
 from collections.abc import Callable, Mapping
 
