@@ -225,7 +225,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Mon
         return {"status": "failed", "reason": "not really trained"}
 
     monkeypatch.setattr(train_cell, "run_cell", interrupted)
-    with pytest.raises(Interrupted, match="1 of 2 cells are done and kept in .*: the same command goes on"):
+    with pytest.raises(Interrupted, match=r"1 of 2 cells are done and kept in .*: the same command goes on"):
         climb(
             [entrant("softmax")], choose_rungs(["induction", "mqar-4"]), TINY, matches=["parameters"], run_dir=tmp_path
         )
@@ -288,7 +288,7 @@ def test_the_document_is_strict_json_and_the_report_escapes_names() -> None:
             Placing(mixer="b<script>", rung="mqar-4", match="parameters", status="failed", reason="<b>no</b>"),
         ]
     )
-    document = json.loads(ladder.to_json(), parse_constant=lambda token: pytest.fail(token))
+    document = json.loads(ladder.to_json(), parse_constant=pytest.fail)
     assert document["schema"] == "contexture.ladder/1"
     assert [one["accuracy"] for one in document["placings"]] == [0.5, 0.75, 0.2, None]
     assert document["rungs"][1]["chance"] == pytest.approx(1 / 16)

@@ -1,4 +1,4 @@
-"""`contexture compare TASK --mixers A,B`: small models with these mixers, trained to stand beside the task's learners."""
+"""`contexture compare TASK --mixers A,B`: small models with these mixers, trained to stand beside other learners."""
 
 import argparse
 from pathlib import Path
@@ -21,7 +21,8 @@ def train(options: argparse.Namespace, *, num_seeds: int) -> "tuple[dict[str, Pe
 
     if options.task not in registered("tasks") or options.task == "table":
         raise InputError(
-            f"mixers are trained on registered synthetic tasks, and {options.task!r} is none: see `contexture list tasks`"
+            f"mixers are trained on registered synthetic tasks, and {options.task!r} is none: "
+            "see `contexture list tasks`"
         )
     if options.tasks:
         raise InputError("--tasks names rungs of the recall ladder: contexture compare recall")

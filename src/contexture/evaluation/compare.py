@@ -58,8 +58,9 @@ def compare(
     episodes: prompts, or splits of a table, for each seed. strict: a size that the task cannot hold is an error rather
     than left out and named. name: the task's name in the result, by default its card's. findings, settings, command:
     carried into the result; settings default to the task's own fields, or the sizes of a table's halves. skipped:
-    learners that were left out before, with their reasons; one that cannot be scored joins them. After KeyboardInterrupt what is done is returned, marked incomplete.
-    Raises InputError if no size fits or the metric does not.
+    learners that were left out before, with their reasons; one that cannot be scored joins them. After
+    KeyboardInterrupt what is done is returned, marked incomplete. Raises InputError if no size fits or the metric does
+    not.
     """
     from contexture.store.environment import environment
 

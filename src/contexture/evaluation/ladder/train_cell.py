@@ -153,7 +153,7 @@ def _affordable(trainers: list[Trainer], budget: Budget, *, seconds_rule: bool) 
     each = (time.process_time() - began) / TIMED_STEPS / len(trainer.configs)
     if seconds_rule:
         return max(FEWEST_STEPS, round(budget.seconds / each))
-    return max(FEWEST_STEPS, min(budget.steps, round(budget.most_seconds / each)))
+    return min(budget.steps, max(FEWEST_STEPS, round(budget.most_seconds / each)))
 
 
 def _steps(trainer: Trainer, steps: int) -> list[bool]:
