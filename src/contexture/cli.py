@@ -112,6 +112,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--learners", type=_comma_list, metavar="A,B", help="names, files (mine.py:MyLearner), run folders"
     )
     parser.add_argument("--context", type=_sizes, metavar="N,N", help="context sizes to score at")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the task (repeat for more)"
+    )
     parser.add_argument("--metric", metavar="NAME", help="the loss to score by (default: the task's own)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="prompts for each seed, or splits of a table")
     parser.add_argument("--seeds", type=_positive, default=None, metavar="N", help="independent seeds (default 3)")
@@ -167,6 +170,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--inexact", action="store_true")
     parser.add_argument("--mixers", metavar="A,B")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE")
 
 
 def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -5,9 +5,10 @@ Everything that cannot be used raises `InputError` with one sentence.
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from contexture.discovery import build, find, registered
@@ -18,6 +19,7 @@ from contexture.protocols import Learner, SequenceLearner, Task, Tokens
 from contexture.randomness import generator
 from contexture.tables import Dataset, read_dataset
 from contexture.tasks.tables import BUNDLED, TableTask
+from contexture.training.config import TaskChoice
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".parquet", ".pq")
 TRANSFORMER = "transformer"
@@ -54,8 +56,17 @@ class Reading:
         )
 
 
-def choose_task(name: str, reading: Reading = Reading()) -> Task:  # noqa: B008
-    """The task that a registered name, a bundled table's name or a file's path means."""
+def choose_task(
+    name: str,
+    reading: Reading = Reading(),  # noqa: B008
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Task:
+    """The task that a registered name, a bundled table's name or a file's path means.
+
+    settings: fields of a registered task that are not to have their default.
+    """
+    if settings and (names_a_file(name) or name in BUNDLED):
+        raise InputError(f"{name!r} is a table, which has no settings")
     if names_a_file(name):
         return TableTask(dataset=reading.read(name))
     if reading != Reading():
@@ -65,7 +76,8 @@ def choose_task(name: str, reading: Reading = Reading()) -> Task:  # noqa: B008
     tasks = registered("tasks")
     if ".py:" not in name and (name not in tasks or name == TableTask.card.name):
         raise InputError(_unknown("task and no file", name, {*tasks, *BUNDLED} - {TableTask.card.name}))
-    task: Task = build(find(name, "tasks"))
+    cls = find(name, "tasks")
+    task: Task = TaskChoice(name=name, settings=settings).build() if settings else build(cls)
     return task
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from contexture.commands import compare_mixers, compare_recall
 from contexture.commands.console import console, say
 from contexture.commands.reading import reading
+from contexture.commands.settings import parse
 from contexture.errors import InputError
 from contexture.store.atomic import write_file
 
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from contexture.selection import choose_learners, choose_task
     from contexture.tasks.tables import TableTask
 
-    task = choose_task(options.task, reading(options))
+    task = choose_task(options.task, reading(options), parse(options.set))
     learners: dict[str, AnyLearner | PerSeed] = {**choose_learners(task, options.learners)}
     seeds, failed = options.seeds or 3, dict[str, str]()
     if options.mixers:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from contexture.commands.compare_recall import ALL, RUNS
 from contexture.commands.console import say
+from contexture.commands.settings import parse
 from contexture.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def train(options: argparse.Namespace, *, num_seeds: int) -> "tuple[dict[str, Pe
     from contexture.discovery import registered
     from contexture.evaluation.ladder.cells import causal_mixers, entrant
     from contexture.evaluation.trained_mixers import train_mixers
+    from contexture.training.config import TaskChoice
 
     if options.task not in registered("tasks") or options.task == "table":
         raise InputError(
@@ -29,9 +31,10 @@ def train(options: argparse.Namespace, *, num_seeds: int) -> "tuple[dict[str, Pe
     names = causal_mixers() if options.mixers == (ALL,) else list(options.mixers)
     if len(set(names)) < len(names):
         raise InputError("a mixer is asked for twice")
-    folder = Path(options.run_dir) if options.run_dir else RUNS / f"{options.task}-{options.budget}"
+    stem = "-".join([options.task, options.budget, *options.set])
+    folder = Path(options.run_dir) if options.run_dir else RUNS / stem
     return train_mixers(
-        options.task,
+        TaskChoice(name=options.task, settings=parse(options.set)),
         [entrant(name) for name in names],
         budget=options.budget,
         num_seeds=num_seeds,

@@ -62,6 +62,7 @@ def _refuse_strays(options: argparse.Namespace) -> None:
         "--episodes": options.episodes,
         "--seeds": options.seeds,
         "--figure": options.figure,
+        "--set": options.set,
         "--target": options.target,
     }
     given = [name for name, value in strays.items() if value]

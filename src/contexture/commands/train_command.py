@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contexture.commands.console import say
+from contexture.commands.settings import parse
 from contexture.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,14 +18,14 @@ LEARNER = "learner"
 TABLES = "tables"
 
 TRAIN_HELP = """\
-usage: contexture train RECIPE --run-dir FOLDER [--resume] [--inexact] [--mixers A,B] [SETTINGS]
+usage: contexture train RECIPE --run-dir FOLDER [--resume] [--inexact] [--mixers A,B] [--set NAME=VALUE] [SETTINGS]
 
 examples:
   contexture train linear-regression --run-dir runs/linear
   contexture train linear-regression --run-dir runs/linear --resume     go on after Ctrl-C or a crash, bit for bit
   contexture train sine --run-dir runs/sine --steps 3000 --mixers delta-rule,softmax
   contexture train linear-regression --mixers mine.py:MyMixer --run-dir runs/mine
-  contexture train mqar --run-dir runs/mqar --mixers delta-rule
+  contexture train mqar --run-dir runs/mqar --mixers delta-rule --set vocabulary=64 --set num_pairs=8
   contexture train linear-regression --help                             every setting of the recipe
 
 RECIPE        linear-regression, tables, or any synthetic task over pairs or tokens from `contexture list tasks`
@@ -31,6 +33,7 @@ RECIPE        linear-regression, tables, or any synthetic task over pairs or tok
 --resume      go on from the folder's last intact checkpoint
 --inexact     resume on another machine or build, which is recorded
 --mixers      the mixer of each layer; a single one is used for every layer
+--set         a setting of the task itself
 SETTINGS      fields of the recipe's configuration, such as --steps 500 --optimiser.rate 1e-3
 """
 
@@ -41,6 +44,7 @@ def _own_options() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--inexact", action="store_true")
     parser.add_argument("--mixers")
+    parser.add_argument("--set", action="append", default=[])
     return parser
 
 
@@ -88,7 +92,7 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
     from contexture.training.loop import train
     from contexture.training.progress import display
 
-    config: TrainingConfig = _settings(_recipe(recipe, own.mixers), rest, recipe)
+    config: TrainingConfig = _settings(_recipe(recipe, own.mixers, parse(own.set)), rest, recipe)
     over_pairs = isinstance(config.model, PairsModelConfig)
     folder = _run_dir(own)
     model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
@@ -103,21 +107,23 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
         record=record,
     )
     beside = "ols,ridge" if over_pairs else ",".join(config.task.build().baselines())
-    say(f"trained; see how it does: contexture compare {config.task.name} --learners {beside},{folder / LEARNER}")
+    task = " ".join([config.task.name, *(f"--set {pair}" for pair in own.set)])
+    say(f"trained; see how it does: contexture compare {task} --learners {beside},{folder / LEARNER}")
     return 0
 
 
-def _recipe(name: str, mixers: str | None) -> "TrainingConfig":
+def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "TrainingConfig":
     """A named recipe, or a modest one for any registered synthetic task; `mixers` replaces the pattern of layers."""
     from contexture.discovery import find
     from contexture.models.backbone import layers
+    from contexture.training.config import TaskChoice
     from contexture.training.recipes import RECIPES, over_pairs, over_tokens
 
-    if name in RECIPES:
+    if name in RECIPES and not settings:
         config = RECIPES[name]()
     else:
         make = over_tokens if find(name, "tasks").card.episodes == "tokens" else over_pairs
-        config = make(name)
+        config = make(TaskChoice(name=name, settings=settings))
     if mixers is not None:
         names = tuple(part.strip() for part in mixers.split(",") if part.strip())
         backbone = config.model.backbone
@@ -135,8 +141,8 @@ def _train_tables(own: argparse.Namespace, rest: list[str]) -> int:
     from contexture.training.progress import display
     from contexture.training.tables import TableTrainingConfig, train_table_transformer
 
-    if own.mixers:
-        raise InputError("--mixers does not apply to the table transformer")
+    if own.mixers or own.set:
+        raise InputError("--mixers and --set do not apply to the table transformer")
     config = _settings(TableTrainingConfig(), rest, TABLES)
     folder = _run_dir(own)
     model = train_table_transformer(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())

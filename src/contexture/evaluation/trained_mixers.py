@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contexture.discovery import find
 from contexture.errors import CheckpointError, ContextureError
 from contexture.evaluation.ladder.cells import Entrant
 from contexture.evaluation.per_seed import PerSeed
@@ -17,7 +16,7 @@ from contexture.learners.token_model import InContextTokens
 from contexture.models.pairs import PairsModel
 from contexture.models.tokens import TokenModel
 from contexture.protocols import Learner, SequenceLearner
-from contexture.training.config import OptimiserConfig, TrainingConfig
+from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.loop import train_cohort
 from contexture.training.progress import Progress
 from contexture.training.recipes import over_pairs, over_tokens
@@ -41,9 +40,9 @@ TRAININGS: Mapping[str, Training] = {
 }
 
 
-def configuration(task: str, mixer: str, training: Training, *, seed: int) -> TrainingConfig:
+def configuration(task: TaskChoice, mixer: str, training: Training, *, seed: int) -> TrainingConfig:
     """The run of one model: the modest recipe of the task with this mixer in every layer and learned positions."""
-    tokens = find(task, "tasks").card.episodes == "tokens"
+    tokens = task.build().card.episodes == "tokens"
     recipe = over_tokens(task) if tokens else over_pairs(task)
     backbone = replace(
         recipe.model.backbone,
@@ -68,7 +67,7 @@ def configuration(task: str, mixer: str, training: Training, *, seed: int) -> Tr
 
 
 def train_mixers(
-    task: str,
+    task: TaskChoice,
     entrants: Sequence[Entrant],
     *,
     budget: str,

@@ -35,7 +35,7 @@ def linear_regression(*, seed: int = 0) -> TrainingConfig:
     )
 
 
-def over_pairs(task: str) -> TrainingConfig:
+def over_pairs(task: TaskChoice) -> TrainingConfig:
     """A modest run on a registered task over pairs: four layers of width 64, 2,000 steps of AdamW."""
     drawn = _drawn(task)
     assert isinstance(drawn, Pairs)
@@ -44,10 +44,10 @@ def over_pairs(task: str) -> TrainingConfig:
         num_classes=drawn.schema.num_classes,
         backbone=BackboneConfig(max_length=2 * drawn.time),
     )
-    return TrainingConfig(task=TaskChoice(name=task), model=model, steps=2000)
+    return TrainingConfig(task=task, model=model, steps=2000)
 
 
-def over_tokens(task: str) -> TrainingConfig:
+def over_tokens(task: TaskChoice) -> TrainingConfig:
     """A modest run on a registered task over tokens: two layers of width 64 without feed-forward networks, Muon.
 
     The model is that of the recall ladder, after Arora et al. 2024: what a position learns of others, it learns by the
@@ -63,7 +63,7 @@ def over_tokens(task: str) -> TrainingConfig:
         max_length=drawn.ids.shape[1],
     )
     return TrainingConfig(
-        task=TaskChoice(name=task),
+        task=task,
         model=TokenModelConfig(vocabulary=drawn.vocabulary, backbone=backbone),
         optimiser=OptimiserConfig(name="muon", rate=3e-3, matrix_rate=0.03),
         schedule=ScheduleConfig(warm_up=50),
@@ -72,9 +72,9 @@ def over_tokens(task: str) -> TrainingConfig:
     )
 
 
-def _drawn(task: str) -> Episodes:
+def _drawn(task: TaskChoice) -> Episodes:
     """One episode, for its shapes."""
-    return TaskChoice(name=task).build().sample(1, generator=generator("shape"))
+    return task.build().sample(1, generator=generator("shape"))
 
 
 RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {"linear-regression": linear_regression}
