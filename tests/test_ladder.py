@@ -247,17 +247,17 @@ def alive(group: int, *, seconds: float) -> bool:
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another event there")
 def test_ctrl_c_ends_the_command_with_130_and_no_process_is_left(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "contexture.cli", "compare", "recall", "--mixers", "softmax", "--budget", "full"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--no-report", "--run-dir", str(tmp_path / "r"), "--workers", "1"],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline() == "13 cells\n"
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.stderr.read()
-    assert process.wait() == 130
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "13 cells\n"
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait() == 130
     assert "interrupted; 0 of 13 cells are done" in said
     assert not alive(process.pid, seconds=30)
 

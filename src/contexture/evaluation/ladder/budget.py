@@ -62,6 +62,7 @@ BUDGETS: Mapping[str, Budget] = {
             steps=400,
             rates=(0.03, 0.1),
             num_seeds=3,
+            most_seconds=25.0,
         ),
         Budget(
             name="full",
