@@ -103,7 +103,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "  contexture compare diabetes\n"
         "  contexture compare houses.csv --target price --context 20,50,100\n"
         "  contexture compare linear-regression --learners ols,ridge,gd,newton,knn,transformer\n"
-        "  contexture compare wine --json > wine.json\n\n"
+        "  contexture compare wine --json > wine.json\n"
+        "  contexture compare linear-regression --mixers softmax,delta-rule\n"
+        "  contexture compare recall --mixers softmax,delta-rule,mine.py:MyMixer --budget small\n\n"
         "Shows learners the same examples and prints each one's error at several context sizes.",
     )
     parser.add_argument("task", metavar="TASK", help="a task from `contexture list tasks`, or a CSV or Parquet file")
@@ -111,6 +113,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--learners", type=_comma_list, metavar="A,B", help="names, files (mine.py:MyLearner), run folders"
     )
     parser.add_argument("--context", type=_sizes, metavar="N,N", help="context sizes to score at")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the task (repeat for more)"
+    )
     parser.add_argument("--metric", metavar="NAME", help="the loss to score by (default: the task's own)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="prompts for each seed, or splits of a table")
     parser.add_argument("--seeds", type=_positive, default=None, metavar="N", help="independent seeds (default 3)")
@@ -118,6 +123,19 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--report", metavar="FILE", help="where the HTML report goes (default: contexture-reports/)")
     parser.add_argument("--figure", metavar="FILE.svg", help="write the learning curves as a picture of their own")
     parser.add_argument("--no-report", action="store_true", help="write no report")
+    mixers = parser.add_argument_group("mixers, trained for the comparison (TASK: recall, or a synthetic family)")
+    mixers.add_argument("--mixers", type=_comma_list, metavar="A,B|all", help="names and files (mine.py:MyMixer)")
+    mixers.add_argument("--budget", choices=("tiny", "small", "full"), default="small", help="how much is trained")
+    mixers.add_argument("--tasks", type=_comma_list, metavar="A,B", help="rungs of the recall ladder, or their tasks")
+    mixers.add_argument(
+        "--match",
+        type=_comma_list,
+        default=("parameters",),
+        metavar="A,B",
+        help="what is made equal: parameters, state, seconds (default: parameters)",
+    )
+    mixers.add_argument("--run-dir", metavar="FOLDER", help="where trained parts are kept; the same command goes on")
+    mixers.add_argument("--workers", type=_positive, metavar="N", help="processes of one thread (default: all cores)")
     _add_reading(parser)
 
 
@@ -153,6 +171,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--inexact", action="store_true")
     parser.add_argument("--mixers", metavar="A,B")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE")
 
 
 def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:

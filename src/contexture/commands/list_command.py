@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 HEADINGS = {
     "learners": ("name", "kind", "targets", "year", "summary", "paper"),
-    "mixers": ("year", "name", "summary", "paper", "causal", "state", "cost"),
+    "mixers": ("year", "name", "paper", "causal", "state", "cost", "summary"),
     "tasks": ("name", "episodes", "metric", "summary", "paper"),
     "metrics": ("name", "better", "summary"),
 }
+
+
+TITLES = {"name": "mechanism"}
+"""What the columns of a table of mixers are called, where it is not the card's word; they stop before the summary."""
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
@@ -69,9 +73,12 @@ def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in HEADINGS[options.what]:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "year"))
+    mixers = options.what == "mixers"
+    headings = HEADINGS[options.what][:-1] if mixers else HEADINGS[options.what]
+    for heading in headings:
+        title = TITLES.get(heading, heading) if mixers else heading
+        table.add_column(title, overflow="fold", no_wrap=heading not in ("summary", "paper", "targets"))
     for row in rows:
-        table.add_row(*(_text(row[heading]) for heading in HEADINGS[options.what]))
+        table.add_row(*(_text(row[heading]) for heading in headings))
     console(stderr=False).print(table)
     return 0
