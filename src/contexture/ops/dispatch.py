@@ -51,6 +51,10 @@ class Op:
     sample: Callable[..., tuple[Tensor, ...]]
 
 
+ONLY_FAST = {"selective-scan": "blocked", "biased-average": "halves", "masked-mixing": "products"}
+"""The fast path of ops that have one alone and do not call it chunked."""
+
+
 def choose(name: str, call: Call) -> str:
     """The table: (op, device, dtype, sizes) -> path.
 
@@ -65,16 +69,10 @@ def choose(name: str, call: Call) -> str:
             return "products" if short else "sdpa"
         case "short-convolution":
             return "taps" if call.packed else "fused"
-        case "selective-scan":
-            return "blocked"
-        case "biased-average":
-            return "halves"
-        case "masked-mixing":
-            return "products"
         case "long-convolution":
             return "products" if call.time <= 8 and not call.packed else "fft"
         case _:
-            return "chunked"
+            return ONLY_FAST.get(name, "chunked")
 
 
 _override: dict[str, str] = {}
