@@ -9,8 +9,8 @@ machine disturbs least.
 
 The plain forms: `products` is softmax over an explicit table of scores; `sliced` cuts chunks out of the sequence in a
 Python loop, where the gradient of every slice is a full-length tensor; `substituted` inverts each chunk's triangle row
-by row besides. `sequential` goes one step after another, `sliced` cutting each step out of tables of decays for all steps,
-`unbound` taking them apart at once. Forms are left out where they would take minutes. The selective scan has as many
+by row besides; `sequential` goes one step after another, `sliced` cutting each step out of tables of decays for all,
+`unbound` taking these apart at once. Forms are left out where they would take minutes. The selective scan has as many
 channels as all heads together, with 16 numbers of state each.
 """
 
@@ -161,7 +161,7 @@ FORMS: dict[str, dict[str, tuple[Callable[..., Tensor], int]]] = {
     },
     "selective-scan": {
         "contexture": (lambda *x: selective_scan(*x)[0], 8192),
-        "sequential, sliced": (lambda *x: sequential_scan(*x, unbound=False), 512),
+        "sequential, sliced": (lambda *x: sequential_scan(*x, unbound=False), 64),
         "sequential, unbound": (lambda *x: sequential_scan(*x, unbound=True), 2048),
     },
 }
