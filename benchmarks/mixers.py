@@ -177,7 +177,7 @@ FORMS: dict[str, dict[str, tuple[Callable[..., Tensor], int]]] = {
     },
     "selective-scan": {
         "contexture": (lambda *x: selective_scan(*x)[0], 8192),
-        "sequential, sliced": (lambda *x: sequential_scan(*x, unbound=False), 512),
+        "sequential, sliced": (lambda *x: sequential_scan(*x, unbound=False), 64),
         "sequential, unbound": (lambda *x: sequential_scan(*x, unbound=True), 2048),
     },
     "gated-delta-rule": {

@@ -1,4 +1,4 @@
-"""Memories that decay: exact small numbers, identities between the mechanisms, and decays too strong for exponentials."""
+"""Memories that decay: exact small numbers, identities between the mechanisms, and extremes."""
 
 import math
 
@@ -269,5 +269,5 @@ def test_widths_that_cannot_be_cut_are_refused():
     generator = torch.Generator()
     with pytest.raises(InputError, match="odd size"):
         Retention(6, num_heads=2, generator=generator)
-    with pytest.raises(InputError, match="half a width of 12.* into 4 heads"):
+    with pytest.raises(InputError, match=r"half a width of 12.* into 4 heads"):
         GatedLinearAttention(12, num_heads=4, generator=generator)

@@ -87,7 +87,7 @@ class GatedLinearAttention(nn.Module):
         self, x: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         half = self.width // 2
-        parts = (*self.projection(x).split((half, half, self.width), -1), self.up(self.down(x)))
+        parts = (*torch.split(self.projection(x), [half, half, self.width], -1), self.up(self.down(x)))
         q, k, v, fading = (torch.unflatten(part, -1, (self.num_heads, -1)) for part in parts)
         fading = F.logsigmoid(fading.to(wide(x.dtype))) / self.temperature
         out, memory = gated_linear_attention(q * self.dim**-0.5, k, v, fading, initial_state=memory, segments=segments)

@@ -95,7 +95,7 @@ class Mamba(nn.Module):
         self, u: Tensor, z: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         u = F.silu(u)
-        low, write, read = self.select(u).split((self.rank, self.state_size, self.state_size), -1)
+        low, write, read = torch.split(self.select(u), [self.rank, self.state_size, self.state_size], -1)
         steps = F.softplus(self.steps(low).to(wide(u.dtype)))
         out, memory = selective_scan(
             u, steps, -self._rates(steps), write, read, initial_state=memory, segments=segments

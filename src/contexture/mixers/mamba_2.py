@@ -93,7 +93,7 @@ class Mamba2(nn.Module):
         return self._scan(x, z, self.conv(projected, segments=segments), segments=segments)[0]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, projected = self.projection(x).split((self.inner, self.inner + 2 * self.state_size), -1)
+        z, projected = torch.split(self.projection(x), [self.inner, self.inner + 2 * self.state_size], -1)
         return z, projected
 
     def _scan(
@@ -105,8 +105,8 @@ class Mamba2(nn.Module):
         memory: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        sizes = (self.inner, self.state_size, self.state_size)
-        u, write, read = F.silu(projected).split(sizes, -1)
+        sizes = [self.inner, self.state_size, self.state_size]
+        u, write, read = torch.split(F.silu(projected), sizes, -1)
         u = torch.unflatten(u, -1, (self.num_heads, self.dim))
         write, read = (part.unsqueeze(2).expand(-1, -1, self.num_heads, -1) for part in (write, read))
         steps = F.softplus(self.steps(x).to(wide(x.dtype)))

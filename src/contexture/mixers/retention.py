@@ -85,7 +85,7 @@ class Retention(nn.Module):
         memory: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        q, k, v, gate = self.projection(x).split((self.width, self.width, 2 * self.width, 2 * self.width), -1)
+        q, k, v, gate = torch.split(self.projection(x), [self.width, self.width, 2 * self.width, 2 * self.width], -1)
         q, k, v = (torch.unflatten(part, -1, (self.num_heads, -1)) for part in (q, k, v))
         factors = turns(steps, self.dim, heads=self.num_heads, dtype=q.dtype)
         pace = torch.arange(self.num_heads, device=x.device, dtype=wide(x.dtype))
