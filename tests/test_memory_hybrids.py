@@ -17,7 +17,8 @@ from contexture.ops.flops import count_flops
 from contexture.ops.linear_attention import linear_attention
 from contexture.ops.native_hybrid_attention import native_hybrid_attention
 from contexture.ops.rotary import rotate, turns
-from contexture.ops.routed_linear_attention import places, routed_linear_attention, routes
+from contexture.ops.routed_linear_attention import routed_linear_attention
+from contexture.ops.routing import places, routes
 from contexture.ops.softmax_attention import softmax_attention
 from contexture.testing.agreement import rms
 

@@ -25,7 +25,8 @@ from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import Heads
 from contexture.ops.chunks import wide
 from contexture.ops.linear_attention import linear_attention
-from contexture.ops.routed_linear_attention import routed_linear_attention, routes
+from contexture.ops.routed_linear_attention import routed_linear_attention
+from contexture.ops.routing import routes
 from contexture.protocols import MixerCard
 
 

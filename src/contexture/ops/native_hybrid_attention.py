@@ -26,6 +26,7 @@ from torch import Tensor
 
 from contexture.errors import InputError
 from contexture.ops import dispatch
+from contexture.ops.band import Band
 from contexture.ops.chunks import add_product, chunk_size, join, masks, silence, split, wide
 from contexture.ops.segments import positions as positions_of
 from contexture.ops.segments import runs as runs_of
@@ -158,7 +159,9 @@ def native_hybrid_attention_chunked(
         return silence(out, segments).to(dtype), _after(state, slots.last, kw, v, window=0, segments=segments)
     block = chunk_size(time, BLOCK)
     logits = split(slots.logits(), block)
-    band = _Band(scale * qw.to(held), kw, v, block=block, state=state, segments=segments)
+    there, stretch = _visible(state, time, segments)
+    keys, values = torch.cat((state.keys, kw), 1).to(held), torch.cat((state.values, v), 1).to(held)
+    band = Band(scale * qw.to(held), keys, values, there=there, stretch=stretch, block=block)
     weights = torch.cat((logits, band.logits()), -1).softmax(-1)
     on_slots, on_tokens = torch.split(weights, [logits.shape[-1], weights.shape[-1] - logits.shape[-1]], -1)
     out = slots.recall(join(on_slots, time)) + join(on_tokens @ band.values, time)
@@ -208,43 +211,6 @@ class _Slots:
         if self.within is not None:
             products = products * self.within
         return join(add_product((weights * self.since_start) @ self.values, products, self.written), self.time)
-
-
-class _Band:
-    """Queries in blocks, each beside the keys and values of its own block and of the window before it."""
-
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        block: int,
-        state: HybridState,
-        segments: Tensor | None,
-    ) -> None:
-        time, past = q.shape[1], state.keys.shape[1]
-        self.queries = split(q, block)
-        tail, span = -time % block, block + past
-        there, stretch = _visible(state, time, segments)
-        self.keys = _bands(torch.cat((state.keys, k), 1).to(q.dtype), span, block, tail)
-        self.values = _bands(torch.cat((state.values, v), 1).to(q.dtype), span, block, tail).mT
-        row, column = torch.arange(block, device=q.device).unsqueeze(1), torch.arange(span, device=q.device)
-        near = (column >= row) & (column <= row + past)
-        # What fills up the last block sees itself, so that its row is finite.
-        own = torch.unflatten(F.pad(stretch[:, past:], (0, tail), value=-1), 1, (-1, block))
-        there = F.pad(there, (0, tail), value=True).unfold(1, span, block)
-        same = own.unsqueeze(-1) == F.pad(stretch, (0, tail), value=-1).unfold(1, span, block).unsqueeze(-2)
-        self.hidden = ~(near & there.unsqueeze(-2) & same).unsqueeze(1)
-
-    def logits(self) -> Tensor:
-        """Every query's products with its band, [batch, heads, blocks, block, past + block]."""
-        return (self.queries @ self.keys).masked_fill(self.hidden, -torch.inf)
-
-
-def _bands(x: Float[Tensor, "batch past_time heads dim"], span: int, step: int, tail: int) -> Tensor:
-    """Stretches of `span` tokens that begin every `step` tokens, [batch, heads, blocks, dim, span]."""
-    return F.pad(x, (0, 0, 0, 0, 0, tail)).transpose(1, 2).unfold(2, span, step)
 
 
 def native_hybrid_attention(

@@ -12,8 +12,6 @@ q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; r: [batch, tim
 all heads; S: [batch, partitions, heads, dim, out], in fp32 at least. A change of segment sets every S to zero.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -22,21 +20,10 @@ from torch import Tensor
 from contexture.ops import dispatch
 from contexture.ops.chunks import add_product, join, silence, split, wide
 from contexture.ops.linear_attention import linear_attention_chunked
+from contexture.ops.routing import Places, places, routes, take
 from contexture.ops.segments import runs as runs_of
 
 CHUNK = 64
-
-
-def routes(
-    shares: Float[Tensor, "batch time partitions"], num_routes: int
-) -> tuple[Float[Tensor, "batch time routes"], Int[Tensor, "batch time routes"]]:
-    """The largest shares of every token and whose they are; of equal ones the first.
-
-    >>> routes(torch.tensor([[[0.2, 0.5, 0.3]]]), 2)[1].tolist()
-    [[[1, 2]]]
-    """
-    values, order = shares.sort(dim=-1, descending=True, stable=True)
-    return values[..., :num_routes], order[..., :num_routes]
 
 
 def routed_linear_attention_reference(
@@ -80,52 +67,6 @@ def routed_linear_attention_dense(
     return out, torch.unflatten(state, 2, (shares.shape[-1], -1)).transpose(1, 2)
 
 
-class Places(NamedTuple):
-    """Where every (token, route) goes once tokens are brought together by partition.
-
-    tokens: [batch, slots], whose token a slot holds; weights: [batch, slots], its share, zero in an empty slot; filled:
-    [batch, slots]; slots: [batch, time * routes], where a token's route went; partitions: [batch, chunks]; begins:
-    [batch, chunks], whether a chunk is its partition's first; ends: [batch, partitions], each one's last chunk, -1 for
-    none.
-    """
-
-    tokens: Tensor
-    weights: Tensor
-    filled: Tensor
-    slots: Tensor
-    partitions: Tensor
-    begins: Tensor
-    ends: Tensor
-
-
-def places(weights: Tensor, choices: Tensor, num_partitions: int, size: int) -> Places:
-    """Bring tokens together by partition, in chunks of `size`; all shapes are known beforehand."""
-    batch, _, num_routes = choices.shape
-    weights, choices = weights.flatten(1), choices.flatten(1)
-    items = choices.shape[1]
-    chunks = (items + min(num_partitions, items) * (size - 1)) // size
-    numbers = torch.arange(num_partitions, device=choices.device)
-    counts = (choices.unsqueeze(-1) == numbers).sum(1)
-    after = ((counts + size - 1) // size).cumsum(1)
-    first = F.pad(after[:, :-1], (1, 0))
-    ordered, order = choices.sort(dim=1, stable=True)
-    # Within its partition an item's rank is its place among all, less what comes in the partitions before.
-    moved = first * size - F.pad(counts.cumsum(1)[:, :-1], (1, 0))
-    there = moved.gather(1, ordered) + torch.arange(items, device=choices.device)
-    empty = torch.zeros(batch, chunks * size, dtype=torch.int64, device=choices.device)
-    chunk = torch.arange(chunks, device=choices.device)
-    partitions = (chunk.unsqueeze(-1) >= after.unsqueeze(1)).sum(-1).clamp(max=num_partitions - 1)
-    return Places(
-        tokens=empty.scatter(1, there, order // num_routes),
-        weights=weights.new_zeros(empty.shape).scatter(1, there, weights.gather(1, order)),
-        filled=empty.scatter(1, there, torch.ones_like(there)).bool(),
-        slots=torch.zeros_like(order).scatter(1, order, there),
-        partitions=partitions,
-        begins=first.gather(1, partitions) == chunk,
-        ends=torch.where(counts > 0, after - 1, -1),
-    )
-
-
 def routed_linear_attention_chunked(
     q: Tensor,
     k: Tensor,
@@ -141,7 +82,7 @@ def routed_linear_attention_chunked(
     size = min(CHUNK, -(-time * num_routes // partitions))
     put = places(*routes(shares, num_routes), partitions, size)
     rows = torch.cat((q, silence(k, segments), v), -1)
-    rows = _take(rows, put.tokens)
+    rows = take(rows, put.tokens)
     queries, keys, values = (split(part, size) for part in torch.split(rows, [dim, dim, v.shape[-1]], dim=-1))
     weights = torch.unflatten(put.weights.to(v.dtype), 1, (-1, size))[:, None, :, :, None]
     queries, keys = queries * weights, keys * weights
@@ -159,13 +100,13 @@ def routed_linear_attention_chunked(
         kept, current = (last == before).squeeze(-1), (last.squeeze(-1), stretch[:, -1:])
     starts, afters = _states((written.mT @ values).to(held), initial_state, put, kept)
     out = join(add_product(queries @ starts.to(v.dtype), scores, values), put.tokens.shape[1])
-    out = torch.unflatten(_take(out, put.slots), 1, (time, num_routes)).sum(2)
+    out = torch.unflatten(take(out, put.slots), 1, (time, num_routes)).sum(2)
     return silence(out, segments), _last(afters, initial_state, put, current)
 
 
 def _states(sums: Tensor, initial: Tensor, put: Places, kept: Tensor) -> tuple[Tensor, Tensor]:
     """The memory before and after every chunk, [batch, heads, chunks, dim, out]."""
-    begun = _take(initial, put.partitions).transpose(1, 2)
+    begun = take(initial, put.partitions).transpose(1, 2)
     state, starts, afters = torch.zeros_like(sums[:, :, 0]), [], []
     fresh = put.begins[:, None, :, None, None]
     held = kept[:, None, :, None, None].to(sums.dtype)
@@ -179,19 +120,12 @@ def _states(sums: Tensor, initial: Tensor, put: Places, kept: Tensor) -> tuple[T
 def _last(afters: Tensor, initial: Tensor, put: Places, current: tuple[Tensor, Tensor] | None) -> Tensor:
     """Every partition's memory after the last token: nothing, where the last segment never wrote it."""
     ends, untouched = put.ends.clamp(min=0), put.ends < 0
-    states = _take(afters.transpose(1, 2), ends)
+    states = take(afters.transpose(1, 2), ends)
     if current is not None:
         last, now = current
         states = states * (last.gather(1, ends) == now).to(states.dtype)[..., None, None, None]
         initial = initial * (now == 0).to(states.dtype)[..., None, None, None]
     return torch.where(untouched[..., None, None, None], initial, states)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """x[b, index[b, i]], by rows of one table, whose gradient is a sum of rows."""
-    offsets = torch.arange(x.shape[0], device=x.device).unsqueeze(1) * x.shape[1]
-    taken = x.flatten(0, 1).index_select(0, (index + offsets).flatten())
-    return taken.view(*index.shape, *x.shape[2:])
 
 
 def _dense(shares: Tensor, num_routes: int) -> Tensor:

@@ -2,8 +2,8 @@
 
     o_t = sum_{s <= t} w(q_t, k_s) v_s / (epsilon + sum_{s <= t} w(q_t, k_s))
 
-q, k: [batch, time, heads, ...]; v, o: [batch, time, heads, out]. The weights are those of an op that sums values; a
-column of ones beside the values sums the weights themselves.
+q, k: [batch, time, heads, ...]; v, o: [batch, time, heads, out]. The weights, none of them negative, are those of an
+op that sums values; a column of ones beside the values sums the weights themselves.
 """
 
 from collections.abc import Callable
@@ -39,4 +39,7 @@ def weighted_average(
     total, weight = torch.split(sums, [v.shape[-1], 1], dim=-1)
     if segments is not None:
         weight = weight.masked_fill(padding(segments)[:, :, None, None], 1.0)
-    return total / (weight + epsilon), state
+    if epsilon:
+        # Rounding can bring a sum of squares below zero.
+        weight = weight.clamp(min=0.0) + epsilon
+    return total / weight, state
