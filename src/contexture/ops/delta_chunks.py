@@ -199,11 +199,12 @@ class _DeltaChunks(torch.autograd.Function):
             afters, d_first = _backward_scan(d_last, d_news, d_states, (erasers * rate).mT, written, keeps)
         d_values = solver.mT @ (d_news * rate)
         crossed = (d_values @ errors.mT).tril_(-1)
-        d_rate = (d_news * errors).sum(-1, keepdim=True) - (crossed * overlaps).sum(-2).unsqueeze(-1)
-        d_overlaps, d_scores = crossed * -rate.mT, (d_out @ news.mT).tril_()
+        shares, d_scores = crossed * overlaps, (d_out @ news.mT).tril_()
+        d_rate = (d_news * errors).sum(-1, keepdim=True) - shares.sum(-2).unsqueeze(-1)
+        d_overlaps = crossed.mul_(-rate.mT)
         d_keys, d_queries, d_total = _scaled(news @ afters.mT, writes), None, None
         if ctx.needs_input_grad[5]:
-            spread, left = d_scores * scores + d_overlaps * overlaps, (d_keys * k).sum(-1, keepdim=True)
+            spread, left = (d_scores * scores).addcmul_(shares, rate.mT, value=-1), (d_keys * k).sum(-1, keepdim=True)
             d_total = (spread.sum(-1) - spread.sum(-2)).unsqueeze(-1) - left
             d_total[..., -1:, :] += left.sum(-2, keepdim=True)
         if states is not None:
@@ -211,7 +212,7 @@ class _DeltaChunks(torch.autograd.Function):
             d_keys -= d_erased
             if d_total is not None:
                 d_total += (d_queries * q - d_erased * k).sum(-1, keepdim=True)
-                d_total[..., -1, :] += (keeps * afters * states).sum((-2, -1)).unsqueeze(-1)
+                d_total[..., -1:, :] += keeps * (afters * states).sum((-2, -1), keepdim=True)
         d_scores, d_overlaps = _scaled(d_scores, within), _scaled(d_overlaps, within)
         d_queries = d_scores @ k if d_queries is None else _add(d_queries, d_scores, k)
         _add(_add(d_keys, d_scores.mT, q), d_overlaps + d_overlaps.mT, k)

@@ -2,12 +2,10 @@
 
     S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}' k_t)',    o_t = S_t' q_t
 
-Over a chunk with rows Q, K, V, beta, let A = tril(diag(beta) K K', -1) and (I + A) [W, U] = diag(beta) [K, V]; then
-
-    D = U - W S,    O = Q S + tril(Q K') D,    S <- S + K' D.
+`contexture.ops.delta_chunks` has the chunked form, which the gated delta rule shares.
 
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; beta: [batch, time, heads];
-S: [batch, heads, dim, out]. The triangular solve and S are in fp32 at least. A change of segment sets S to zero.
+S: [batch, heads, dim, out], in fp32 at least. A change of segment sets S to zero.
 """
 
 import torch
@@ -18,8 +16,6 @@ from contexture.ops import dispatch
 from contexture.ops.chunks import no_memory, silence
 from contexture.ops.delta_chunks import delta_chunked
 from contexture.ops.segments import runs
-
-CHUNK = 64
 
 
 def delta_rule_reference(
