@@ -25,7 +25,7 @@ SETTINGS = {
     "softmax": ({"positions": "none"},),
     "delta-rule": ({"short_convolution": 1},),
     "titans": ({"chunk": 16},),
-    "omega": ({"chunk": 1, "window": 4},),
+    "omega": ({"chunk": 3, "window": 4},),
     "deep-memory": ({"gated": True, "window": 5},),
     "memory-caching-gated": ({"memory": "linear"},),
     "memory-caching-residual": ({"memory": "linear", "segment_length": 7},),
