@@ -34,7 +34,7 @@ SETTINGS = {
     "landmark": ({"block": 5, "num_retrieved": 2},),
     "momentum-attention": ({"momentum": 0.5, "positions": "alibi"},),
     "titans": ({"chunk": 16},),
-    "omega": ({"chunk": 1, "window": 4},),
+    "omega": ({"chunk": 3, "window": 4},),
     "deep-memory": ({"gated": True, "window": 5},),
     "memory-caching-gated": ({"memory": "linear"},),
     "memory-caching-residual": ({"memory": "linear", "segment_length": 7},),

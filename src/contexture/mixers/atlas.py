@@ -28,8 +28,8 @@ from contexture.leaves.gain import Gain
 from contexture.mixers.heads import head_size
 from contexture.mixers.learned_memory import SLOW_FORGETTING, LearnedMemory
 from contexture.ops.atlas import atlas
+from contexture.ops.learned_memory import Learned
 from contexture.ops.polynomial_features import DEGREE, num_features, quadratic_features
-from contexture.ops.test_time_memory import Learned
 from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
 
@@ -80,9 +80,9 @@ class Atlas(LearnedMemory):
             short_convolution=short_convolution,
             gain=gain,
         )
-        self.coefficients = torch.nn.ModuleList(Gain(1, device=generator.device) for _ in range(DEGREE + 1))
-        with torch.no_grad():
-            self.coefficients[2].weight.mul_(0.5**0.5)
+        self.coefficients = torch.nn.ModuleList(
+            Gain(1, initial=math.factorial(degree) ** -0.5, device=generator.device) for degree in range(DEGREE + 1)
+        )
 
     @property
     def num_features(self) -> int:

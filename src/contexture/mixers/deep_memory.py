@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from contexture.leaves.embedding import Embedding
 from contexture.mixers.learned_memory import SLOW_FORGETTING, LearnedMemory
 from contexture.ops.deep_memory import deep_memory
+from contexture.ops.learned_memory import Learned
 from contexture.ops.memories import Loss, Parts
-from contexture.ops.test_time_memory import Learned
 from contexture.protocols import MixerCard
 
 ATLAS = "Behrouz et al., ATLAS: Learning to Optimally Memorize the Context at Test Time, arXiv:2505.23735"

@@ -19,8 +19,8 @@ from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import ConvolvedHeads
 from contexture.ops.chunks import wide
+from contexture.ops.learned_memory import Learned, unlearned
 from contexture.ops.memories import Parts
-from contexture.ops.test_time_memory import Learned, unlearned
 from contexture.ops.unit import unit
 
 SLOW_FORGETTING = 4.0

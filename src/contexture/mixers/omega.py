@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contexture.mixers.learned_memory import SLOW_FORGETTING, LearnedMemory
+from contexture.ops.learned_memory import Learned
 from contexture.ops.omega import omega
-from contexture.ops.test_time_memory import Learned
 from contexture.protocols import MixerCard
 
 

@@ -8,7 +8,7 @@ The anchor A_t is the memory before the first token of t's chunk. The paper orth
 whole chunks have written.
 
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; theta, gamma, log f, log eta: [batch, time, heads]; M,
-S, A: [batch, heads, dim, out] in fp32 at least. See `contexture.ops.test_time_memory` for the state.
+S, A: [batch, heads, dim, out] in fp32 at least. See `contexture.ops.learned_memory` for the state.
 """
 
 from typing import Literal
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from contexture.ops import dispatch
 from contexture.ops.chunks import no_memory
+from contexture.ops.learned_memory import Learned, learn_chunked, learn_reference
 from contexture.ops.memories import Matrix
-from contexture.ops.test_time_memory import Learned, learn_chunked, learn_reference
 
 
 def atlas(

@@ -8,7 +8,7 @@ loss -M(k).v, deep linear attention, and with a window besides its sliding form 
 the gradients are taken, is the memory before the first token of t's chunk. Sequences start from the fresh parts.
 
 q, k, v, o: [batch, time, heads, dim]; theta, gamma, log f, log eta: [batch, time, heads]; fresh parts:
-[1 or batch, heads, in, out], W_1 (and W_3) before W_2. See `contexture.ops.test_time_memory` for the state.
+[1 or batch, heads, in, out], W_1 (and W_3) before W_2. See `contexture.ops.learned_memory` for the state.
 """
 
 import torch
@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
+from contexture.ops.learned_memory import Learned, learn_chunked, learn_reference
 from contexture.ops.memories import GatedNetwork, Loss, Network
-from contexture.ops.test_time_memory import Learned, learn_chunked, learn_reference
 
 
 def deep_memory(

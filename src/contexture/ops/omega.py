@@ -6,7 +6,7 @@ The anchor A_t is the memory before the first token of t's chunk; with chunk = 1
 besides is the delta rule.
 
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; theta, gamma, log f: [batch, time, heads]; M:
-[batch, heads, dim, out] in fp32 at least. See `contexture.ops.test_time_memory` for the state and the form in chunks.
+[batch, heads, dim, out] in fp32 at least. See `contexture.ops.learned_memory` for the state and the form in chunks.
 """
 
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from contexture.ops import dispatch
 from contexture.ops.chunks import no_memory
+from contexture.ops.learned_memory import Learned, learn_chunked, learn_reference
 from contexture.ops.memories import Loss, Matrix
-from contexture.ops.test_time_memory import Learned, learn_chunked, learn_reference
 
 
 def omega(

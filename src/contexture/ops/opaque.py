@@ -78,4 +78,5 @@ _forward.register_autograd(_differentiate, setup_context=_remember)
 
 def call(name: str, tensors: Sequence[Tensor], settings: str) -> list[Tensor]:
     """The registered function's results, in a compiled graph or out of it."""
-    return _forward(list(tensors), name, settings)
+    results: list[Tensor] = _forward(list(tensors), name, settings)
+    return results

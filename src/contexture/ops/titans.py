@@ -164,7 +164,8 @@ def titans_chunked(
     recalled = _spread(memory.before, queries) @ torch.stack(states, 2)
     out = add_product(recalled, memory.writes * (queries @ written.mT), torch.stack(errors, 2))
     last = (place[:, -1] + 1) % chunk
-    return silence(join(out, time), segments).to(dtype), MatrixMemory(*state.split(dim, -2), last)
+    after = torch.split(state, [dim, dim, dim], dim=-2)
+    return silence(join(out, time), segments).to(dtype), MatrixMemory(after[0], after[1], after[2], last)
 
 
 def _spread(shares: Float[Tensor, "*lead size parts"], rows: Float[Tensor, "*lead size dim"]) -> Tensor:
@@ -196,7 +197,8 @@ def titans(
     [0.5, 1.0, 1.0]
     """
     if initial_state is None:
-        initial_state = empty_memory(k.shape[0], *k.shape[2:], v.shape[3], device=k.device, dtype=v.dtype)
+        batch, _, heads, dim = k.shape
+        initial_state = empty_memory(batch, heads, dim, v.shape[3], device=k.device, dtype=v.dtype)
     out, state = dispatch.run(
         OP,
         q,

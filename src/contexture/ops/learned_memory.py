@@ -11,34 +11,26 @@ carries the anchor, the last window - 1 tokens and the place in the chunk, so th
 Steps: `descent` takes S_t as it is. `orthogonal` takes it made nearly orthogonal by Newton-Schulz iterations (Muon).
 `orthogonal-chunk` does that once a chunk: step(S_t) is zero but at the chunk's last token, so reads see whole chunks.
 
-Within a chunk every gradient is a sum of products x_i d_i' (x what went into a part, d the error that came back), so
-
-    z' M_t = d_t z' M + h_t z' S + sum_i c_ti (z.x_i) d_i',        c = F H Gamma
-
-with F and H the products of f and eta between positions, Gamma_ti = theta_t gamma_i inside the window: no memory per
-token is ever formed, but for the step `orthogonal`, which needs every S_t of a chunk.
-
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; theta, gamma, log f, log eta: [batch, time, heads];
 parts of M, S, A: [batch, heads, in, out] in fp32 at least. Without log eta there is no momentum, and no S in the state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from contexture.ops import opaque
-from contexture.ops.anchors import Windows, even_windows, no_offset, places, windows
+from contexture.ops.anchors import even_windows, no_offset, places, windows
 from contexture.ops.chunks import silence, wide
-from contexture.ops.decay_products import between, since
-from contexture.ops.memories import MEMORIES, Factors, Memory, Parts, Product, total_loss
+from contexture.ops.inner_steps import STEPS, Step, pushed_by, weights_of
+from contexture.ops.memories import MEMORIES, Memory, Parts, Product, total_loss
 from contexture.ops.newton_schulz import orthogonalised
 from contexture.ops.segments import runs
-
-Step = Literal["descent", "orthogonal", "orthogonal-chunk"]
 
 
 class Learned(NamedTuple):
@@ -63,7 +55,7 @@ def unlearned(
     """A memory that has seen nothing: the fresh parts, [batch or 1, heads, in, out], and no tokens."""
     parts = tuple(part.expand(batch, -1, -1, -1) for part in fresh)
     past = torch.zeros(batch, window - 1, fresh[0].shape[1], dim + out + 1, dtype=parts[0].dtype, device=device)
-    keys, values, gammas = past.split((dim, out, 1), -1)
+    keys, values, gammas = torch.split(past, [dim, out, 1], dim=-1)
     still = tuple(torch.zeros_like(part) for part in parts) if momentum else ()
     return Learned(parts, still, parts, keys, values, gammas, no_offset(batch, device=device))
 
@@ -105,8 +97,8 @@ def learn_reference(
         anchor = _where(place[:, t] == 0, parts, anchor)
         seen = slice(t, t + window)
         weight = gammas[:, seen] * (owners[:, seen] == owners[:, seen][:, -1:])[:, :, None, None]
-        rows = tuple(x.transpose(1, 2) for x in (keys[:, seen], values[:, seen], weight))
-        gradient = torch.func.grad(lambda parts, rows=rows: total_loss(memory, parts, *rows))(anchor)
+        rows = keys[:, seen].transpose(1, 2), values[:, seen].transpose(1, 2), weight.transpose(1, 2)
+        gradient = torch.func.grad(partial(_loss, memory, rows))(anchor)
         pushed = tuple(-theta[:, t, :, None, None] * part for part in gradient)
         if eta is not None:
             momentum = tuple(eta[:, t, :, None, None] * s + p for s, p in zip(momentum, pushed, strict=True))
@@ -116,96 +108,11 @@ def learn_reference(
         if step == "orthogonal-chunk":
             pushed = tuple(part * (place[:, t] == chunk - 1).view(-1, 1, 1, 1) for part in pushed)
         parts = tuple(keep[:, t, :, None, None] * m + p for m, p in zip(parts, pushed, strict=True))
-        read = memory.read(lambda part, rows, parts=parts: rows @ parts[part], q[:, t].unsqueeze(2))
+        read = memory.read(partial(_times, parts), q[:, t].unsqueeze(2))
         outputs.append(read.squeeze(2))
     past = _past(keys, values, gammas, window, segments)
     out = silence(torch.stack(outputs, 1), segments).to(dtype)
     return out, Learned(parts, momentum, anchor, *past, (place[:, -1] + 1) % chunk)
-
-
-class _Weights(NamedTuple):
-    """A chunk's weights, rows for its tokens t and columns for the tokens i of its window, [batch, heads, ...].
-
-    writes: c_ti; pushes: the weights of S_t; of_memory, of_momentum: d_t and h_t, [.., slots, 1]; carried: what S_t
-    keeps of S; keeps: F, with zeros for where there is no token; ends: one at the last token of a complete chunk.
-    """
-
-    writes: Tensor
-    pushes: Tensor
-    of_memory: Tensor
-    of_momentum: Tensor
-    carried: Tensor
-    keeps: Tensor
-    ends: Tensor
-
-
-def _weights(cut: Windows, theta: Tensor, gamma: Tensor, log_keep: Tensor, log_eta: Tensor | None) -> list[_Weights]:
-    """The weights of every chunk; gamma: [batch, past + time, heads], the others [batch, time, heads]."""
-    own = cut.real[..., cut.past :]
-    last = own & ~F.pad(own[..., 1:], (0, 1)) & cut.complete.unsqueeze(-1)
-
-    def rows(x: Tensor) -> Tensor:
-        return cut.own(x).movedim(3, 1).masked_fill(~own.unsqueeze(1), 0.0)
-
-    theta, log_keep = rows(theta).unsqueeze(-1), rows(log_keep)
-    gamma = cut.cut(gamma).movedim(3, 1).masked_fill(~cut.real.unsqueeze(1), 0.0).unsqueeze(-2)
-    window = torch.ones(cut.slots, cut.past + cut.slots, dtype=theta.dtype, device=theta.device).tril(cut.past).triu()
-    keeps = between(log_keep) * own[:, None, :, None].to(theta.dtype)
-    pushes, carried = theta * gamma * window, torch.zeros_like(theta)
-    if log_eta is not None:
-        log_eta = rows(log_eta)
-        pushes, carried = between(log_eta) @ pushes, since(log_eta).unsqueeze(-1)
-    ends = last[:, None, :, :, None].to(theta.dtype)
-    every = (keeps @ pushes, pushes, since(log_keep).unsqueeze(-1), keeps @ carried, carried, keeps, ends)
-    return [_Weights(*one) for one in zip(*(x.unbind(2) for x in every), strict=True)]
-
-
-def _descent(old: Tensor, momentum: Tensor | None, factors: Factors, weights: _Weights) -> tuple[Product, Tensor]:
-    """Reads between steps that add S_t itself, and the part after the chunk."""
-    inputs, errors = factors
-
-    def product(_: int, rows: Tensor) -> Tensor:
-        out = weights.of_memory * (rows @ old) + (weights.writes * (rows @ inputs.mT)) @ errors
-        return out if momentum is None else out + weights.of_momentum * (rows @ momentum)
-
-    new = weights.of_memory[..., -1:, :] * old + (inputs.mT * weights.writes[..., -1:, :]) @ errors
-    return product, new if momentum is None else new + weights.of_momentum[..., -1:, :] * momentum
-
-
-def _orthogonal(old: Tensor, momentum: Tensor | None, factors: Factors, weights: _Weights) -> tuple[Product, Tensor]:
-    """Every S_t of the chunk, made orthogonal, and the memories that they add up to, [.., slots, in, out]."""
-    inputs, errors = factors
-    pushed = (inputs.unsqueeze(-3) * weights.pushes.unsqueeze(-1)).mT @ errors.unsqueeze(-3)
-    if momentum is not None:
-        pushed = pushed + weights.carried.unsqueeze(-1) * momentum.unsqueeze(-3)
-    steps = weights.keeps @ orthogonalised(pushed).flatten(-2)
-    every = weights.of_memory.unsqueeze(-1) * old.unsqueeze(-3) + steps.view_as(pushed)
-    return lambda _, rows: (rows.unsqueeze(-2) @ every).squeeze(-2), every[..., -1, :, :]
-
-
-def _orthogonal_chunk(
-    old: Tensor, momentum: Tensor | None, factors: Factors, weights: _Weights
-) -> tuple[Product, Tensor]:
-    """One step, at the last token of a complete chunk."""
-    pushed = orthogonalised(_pushed(momentum, factors, weights))
-
-    def product(_: int, rows: Tensor) -> Tensor:
-        return weights.of_memory * (rows @ old) + weights.ends * (rows @ pushed)
-
-    return product, weights.of_memory[..., -1:, :] * old + weights.ends.sum(-2, keepdim=True) * pushed
-
-
-def _pushed(momentum: Tensor | None, factors: Factors, weights: _Weights) -> Tensor:
-    """S at the end of the chunk."""
-    pushed = (factors.inputs.mT * weights.pushes[..., -1:, :]) @ factors.errors
-    return pushed if momentum is None else pushed + weights.carried[..., -1:, :] * momentum
-
-
-STEPS: dict[Step, Callable[[Tensor, Tensor | None, Factors, _Weights], tuple[Product, Tensor]]] = {
-    "descent": _descent,
-    "orthogonal": _orthogonal,
-    "orthogonal-chunk": _orthogonal_chunk,
-}
 
 
 def learn_chunked(
@@ -228,8 +135,8 @@ def learn_chunked(
     """Chunk after chunk, each in a few products; compiled, packed sequences are one node of the graph."""
     if segments is not None and torch.compiler.is_compiling():
         rule = f"{type(memory).__name__} {memory.loss} {step} {chunk} {window} {len(fresh)}"
-        held = () if initial_state is None else _flat(initial_state)
-        inputs = (segments, q, k, v, theta, gamma, log_keep, *(() if log_eta is None else (log_eta,)), *fresh, *held)
+        before = () if initial_state is None else _flat(initial_state)
+        inputs = (segments, q, k, v, theta, gamma, log_keep, *(() if log_eta is None else (log_eta,)), *fresh, *before)
         counts = f"{int(log_eta is not None)} {int(initial_state is not None)}"
         out, *flat = opaque.call("learn", inputs, f"{rule} {counts}")
         return out, _nested(flat, parts=len(fresh), momentum=log_eta is not None)
@@ -242,7 +149,7 @@ def learn_chunked(
         cut = windows(time, chunk, window - 1, state.offset, segments)
     q, k, v, theta, log_keep = (x.to(held) for x in (q, k, v, theta, log_keep))
     keys, values, gammas = _lengthened(state, k, v, gamma.to(held), segments)
-    weights = _weights(cut, theta, gammas.squeeze(-1), log_keep, None if log_eta is None else log_eta.to(held))
+    weights = weights_of(cut, theta, gammas.squeeze(-1), log_keep, None if log_eta is None else log_eta.to(held))
     chunks = (x.transpose(2, 3).unbind(1) for x in (cut.own(q), cut.cut(keys), cut.cut(values)))
 
     parts, momentum, anchor, outputs = state.memory, state.momentum, state.anchor, []
@@ -257,13 +164,25 @@ def learn_chunked(
         factors = memory.errors(anchor, key, value)
         moving = momentum or (None,) * len(parts)
         steps = [STEPS[step](*one, weight) for one in zip(parts, moving, factors, strict=True)]
-        outputs.append(memory.read(lambda part, rows, steps=steps: steps[part][0](part, rows), query))
+        outputs.append(memory.read(partial(_chosen, tuple(product for product, _ in steps)), query))
         parts = tuple(after for _, after in steps)
-        momentum = tuple(_pushed(*one, weight) for one in zip(momentum, factors, strict=bool(momentum)))
+        momentum = tuple(pushed_by(*one, weight) for one in zip(momentum, factors, strict=bool(momentum)))
     out = cut.paste(torch.stack(outputs, 1).transpose(2, 3))
     place = places(time, chunk, state.offset, segments)
     past = _past(keys, values, gammas, window, segments)
     return silence(out, segments).to(dtype), Learned(parts, momentum, anchor, *past, (place[:, -1] + 1) % chunk)
+
+
+def _loss(memory: Memory, rows: tuple[Tensor, Tensor, Tensor], parts: Parts) -> Tensor:
+    return total_loss(memory, parts, *rows)
+
+
+def _times(parts: Parts, part: int, rows: Tensor) -> Tensor:
+    return rows @ parts[part]
+
+
+def _chosen(products: tuple[Product, ...], part: int, rows: Tensor) -> Tensor:
+    return products[part](part, rows)
 
 
 def _begin(
@@ -308,8 +227,9 @@ def _flat(state: Learned) -> tuple[Tensor, ...]:
 def _nested(flat: Sequence[Tensor], *, parts: int, momentum: bool) -> Learned:
     sizes = (parts, parts * momentum, parts)
     edges = (0, *accumulate(sizes))
-    groups = (tuple(flat[start:stop]) for start, stop in pairwise(edges))
-    return Learned(*groups, *flat[edges[-1] :])
+    memory, still, anchor = (tuple(flat[start:stop]) for start, stop in pairwise(edges))
+    keys, values, gammas, offset = flat[edges[-1] :]
+    return Learned(memory, still, anchor, keys, values, gammas, offset)
 
 
 def _read_rule(tensors: Sequence[Tensor], rule: str) -> tuple[Sequence[Tensor], dict[str, Any]]:
