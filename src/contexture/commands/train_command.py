@@ -117,7 +117,7 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
 def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "TrainingConfig":
     """A named recipe, or a modest one for any registered synthetic task; `mixers` replaces the pattern of layers."""
     from contexture.discovery import find
-    from contexture.models.backbone import layers
+    from contexture.models.pattern import layers
     from contexture.training.config import TaskChoice
     from contexture.training.recipes import RECIPES, over_pairs, over_tokens
 

@@ -100,7 +100,9 @@ class Mesa(nn.Module):
     ) -> tuple[Tensor, Moments]:
         q, k, v = heads
         weight = torch.sigmoid(self.rate(x)).sqrt().unsqueeze(-1)
-        raw = self.ridge(torch.ones(len(x), 1, self.heads.width, dtype=wide(x.dtype), device=x.device))
+        raw = self.ridge(
+            torch.ones(len(x), 1, self.heads.num_heads * self.heads.dim, dtype=wide(x.dtype), device=x.device)
+        )
         ridge = SMALLEST + F.softplus(torch.unflatten(raw.squeeze(1), -1, (self.heads.num_heads, self.heads.dim)))
         k, v = (unit(k) * weight).to(v.dtype), (v * weight).to(v.dtype)
         out, moments = mesa(unit(q), k, v, ridge, initial_state=moments, segments=segments)
