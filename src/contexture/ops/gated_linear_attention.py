@@ -11,7 +11,7 @@ P is put together by `contexture.ops.decays`, whose factors are all at most one,
 
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; g: [batch, time, heads, dim], at most zero, -inf
 allowed; S: [batch, heads, dim, out]. All is computed in fp32 at least. A change of segment sets S to zero. One decay
-for all channels of a head is `contexture.ops.decayed_linear_attention`, at a third of the cost.
+for all channels of a head is `contexture.ops.decayed_linear_attention`, at less cost.
 """
 
 from typing import Any
