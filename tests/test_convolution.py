@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexture import ops
+from contexture import discovery, ops
 from contexture.errors import InputError
 from contexture.leaves.table import Table, drawn
 from contexture.mixers.aft import AFTFull, AFTSimple
@@ -26,6 +26,7 @@ from contexture.ops.linear_system import linear_system, powers
 from contexture.ops.long_convolution import fast_length, long_convolution, toeplitz
 from contexture.ops.masked_mixing import masked_mixing
 from contexture.ops.windowed_average import windowed_average
+from contexture.testing.ops import registered_ops
 from contexture.training.cohort import stack
 
 FP64 = torch.float64
@@ -44,6 +45,13 @@ def with_shared_weights(mixer, other):
     """`mixer` with the projections of `other`."""
     mixer.heads.load_state_dict(other.heads.state_dict())
     return mixer
+
+
+def test_every_mixer_and_op_of_the_family_is_under_the_laws():
+    mixers = {"aft-conv", "aft-full", "aft-local", "aft-simple", "hyena", "lmu", "masked-mixer", "pooling", "s4d"}
+    found = {"biased-average", "diagonal-recurrence", "exponential-average", "linear-system", "long-convolution"}
+    assert mixers <= set(discovery.registered("mixers"))
+    assert found | {"masked-mixing", "windowed-average"} <= set(registered_ops())
 
 
 # --- averages under exponentials -----------------------------------------------------------------------------------

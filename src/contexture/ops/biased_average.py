@@ -3,8 +3,8 @@ arXiv:2105.14103).
 
     y_t = sum_{s <= t} exp(k_s + w_ts) v_s / sum_{s <= t} exp(k_s + w_ts),    w_ts = a_t.b_s
 
-Inside blocks of 16 the pairs are summed one by one. Then blocks of 32, 64, ... are cut in two, and the second half
-finds all of the first by a matrix product,
+Inside blocks of up to 16 the pairs are summed one by one. Then blocks of twice, four times, ... that size are cut in
+two, and the second half finds all of the first by a matrix product,
 
     exp(w - max w) [exp(k - M) v, exp(k - M)],    M = the first half's largest key,
 
@@ -64,7 +64,8 @@ def biased_average_halves(
     past = k.shape[1] - time
     (old_k, k), (old_v, v), (old_right, right) = (torch.split(x, [past, time], 1) for x in (k, v, right))
     runs = None if segments is None else runs_of(segments)
-    seen, half = _pairs(k, v, left, right, runs=runs), SMALL
+    half = small_block(time)
+    seen = _pairs(k, v, left, right, size=half, runs=runs)
     while half < time:
         earlier = _across(k, v, left, right, half=half, runs=runs)
         halves = (_blocks(x, half, value=value).unbind(2) for x, value in zip(seen, (EMPTY, 0.0), strict=True))
@@ -79,14 +80,23 @@ def biased_average_halves(
     return silence(torch.unflatten(seen.average, 2, (heads, dim)), segments).to(dtype)
 
 
+def small_block(time: int) -> int:
+    """The smallest size, up to 16, of which a power of two covers time: so that the largest block is hardly padded.
+
+    >>> [small_block(time) for time in (1, 16, 17, 768, 1000)]
+    [1, 16, 9, 12, 16]
+    """
+    return -(-time // (1 << (-(-time // SMALL) - 1).bit_length()))
+
+
 def _blocks(x: Tensor, half: int, *, value: float = 0.0) -> Tensor:
     """Cut time into blocks of two halves, [batch, blocks, 2, half, channels], the last filled up with `value`."""
     return torch.unflatten(F.pad(x, (0, 0, 0, -x.shape[1] % (2 * half)), value=value), 1, (-1, 2, half))
 
 
-def _pairs(k: Tensor, v: Tensor, left: Tensor, right: Tensor, *, runs: Tensor | None) -> LogAverage:
+def _pairs(k: Tensor, v: Tensor, left: Tensor, right: Tensor, *, size: int, runs: Tensor | None) -> LogAverage:
     """What every token finds in its own small block, pair by pair."""
-    (batch, time, _), size = k.shape, min(SMALL, k.shape[1])
+    batch, time, _ = k.shape
     fill = -time % size
     k = torch.unflatten(F.pad(k, (0, 0, 0, fill), value=EMPTY), 1, (-1, size))
     v, left, right = (torch.unflatten(F.pad(x, (0, 0, 0, fill)), 1, (-1, size)) for x in (v, left, right))
