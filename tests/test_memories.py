@@ -331,3 +331,22 @@ def test_empty_chunks_and_windows_are_refused(name, wrong):
     mixer = discovery.registered("mixers")[name]
     with pytest.raises(InputError, match="give 1 or more"):
         mixer(8, num_heads=2, generator=torch.Generator(), **wrong)
+
+
+def test_a_compiled_graph_carries_a_state_into_packed_sequences():
+    q, k, v, rate, zero = inputs(time=20)
+    parts = draw(1, 2, 5, 6), draw(1, 2, 6, 5)
+    gates = (0.1 * rate, zero + 1, zero - 0.1, zero - 1)
+    ids = torch.tensor([[3] * 5 + [4] * 15, [1] * 18 + [-1] * 2])
+
+    def packed(values):
+        _, before = deep_memory(q, k, values, *gates, *parts, window=3, chunk=8)
+        out, after = deep_memory(q, k, values, *gates, *parts, window=3, chunk=8, initial_state=before, segments=ids)
+        return [out, *tensors(after)]
+
+    results = []
+    for function in (packed, torch.compile(packed, fullgraph=True, backend="aot_eager")):
+        values = v.clone().requires_grad_()
+        found = function(values)
+        results.append([*found, *torch.autograd.grad(found[0].square().sum() + found[1].sum(), values)])
+    close(*results)

@@ -71,17 +71,26 @@ def kernel_delta_rule_products(
     segments: Tensor | None = None,
 ) -> tuple[Tensor, KernelMemory]:
     """The whole table of weights, and one triangular solve over time."""
-    time, dtype, held = q.shape[1], v.dtype, initial_state.keys.dtype
+    (_, time, heads, _), dtype, held = q.shape, v.dtype, initial_state.keys.dtype
     past = initial_state.keys.shape[1]
     q, k, v, beta = (x.to(held).transpose(1, 2) for x in (q, k, v, beta.unsqueeze(-1)))
     keys = torch.cat((initial_state.keys.transpose(1, 2), k), 2)
     before = initial_state.changes.transpose(1, 2)
-    mask = visible(time, past + time, segments, device=q.device).to(held)
-    overlaps = torch.exp(sharpness * (k @ keys.mT - 1)) * mask
+    hidden = ~visible(time, past + time, segments, device=q.device)
+    bias = torch.full(hidden.shape, -sharpness, dtype=held, device=q.device).masked_fill(hidden, -torch.inf)
+    bias = bias.squeeze(1) if segments is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)
+    columns = keys.mT.flatten(0, 1)
+
+    def weights(rows: Tensor) -> Tensor:
+        logits = torch.baddbmm(bias, rows.flatten(0, 1), columns, alpha=sharpness)
+        return torch.unflatten(logits.exp(), 0, (-1, heads))
+
+    overlaps = weights(k)
     sides = v - overlaps[..., :past] @ before if past else v
-    changes = torch.linalg.solve_triangular(beta * overlaps[..., past:], beta * sides, upper=False, unitriangular=True)
+    own = beta * (overlaps[..., past:] if past else overlaps)
+    changes = torch.linalg.solve_triangular(own, beta * sides, upper=False, unitriangular=True)
     changes = torch.cat((before, changes), 2)
-    out = (torch.exp(sharpness * (q @ keys.mT - 1)) * mask) @ changes
+    out = weights(q) @ changes
     state = KernelMemory(keys.transpose(1, 2), changes.transpose(1, 2))
     return silence(out.transpose(1, 2), segments).to(dtype), state
 
