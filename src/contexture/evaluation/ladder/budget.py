@@ -84,7 +84,7 @@ BUDGETS: Mapping[str, Budget] = {
                 "permutations-5",
             ),
             steps=800,
-            rates=(0.03, 0.1),
+            rates=(0.01, 0.03, 0.1),
             num_seeds=3,
             most_seconds=120.0,
             seconds=16.0,
