@@ -377,3 +377,34 @@ def test_a_hundred_steps_are_better_than_three() -> None:
     few, many = judged(3), judged(100)
     assert few["accuracy"] < 0.15 < many["accuracy"]
     assert math.isnan(many["low"])
+
+
+PICKY = """
+from contexture.mixers.linear_attention import IdentityLinearAttention
+from contexture.protocols import MixerCard
+
+
+class Picky(IdentityLinearAttention):
+    card = MixerCard(name="picky", summary="Takes multiples of 24.", state="constant", cost="linear")
+
+    def __init__(self, width, *, num_heads, generator, gain=1.0):
+        if width % 24:
+            raise ValueError(f"{width} is no multiple of 24")
+        super().__init__(width, num_heads=num_heads, generator=generator, gain=gain)
+
+
+class Never(Picky):
+    card = MixerCard(name="never", summary="Takes no width.", state="constant", cost="linear")
+
+    def __init__(self, width, *, num_heads, generator, gain=1.0):
+        super().__init__(1, num_heads=num_heads, generator=generator, gain=gain)
+"""
+
+
+def test_widths_that_a_mixer_refuses_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "picky.py"
+    path.write_text(PICKY, encoding="utf-8")
+    budget = replace(TINY, state_bytes=2 * (2 * 24 * 24 * 4 + 8) + 8)
+    assert matched(f"{path}:Picky", RUNGS["mqar-4"], budget, "state").width == 48
+    result = run_cell(cell(f"{path}:Never", match="state"))
+    assert (result["status"], result["reason"]) == ("failed", "ValueError: 1 is no multiple of 24")

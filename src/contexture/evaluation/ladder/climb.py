@@ -69,9 +69,9 @@ def climb(
             placings[cell.file_name] = placing_of(cell, kept)
     missing = [cell for cell in cells if cell.file_name not in placings]
     workers = min(num_workers, len(missing))
-    if progress is not None:
-        progress.start(total=len(cells), kept=len(placings), workers=workers)
     try:
+        if progress is not None:
+            progress.start(total=len(cells), kept=len(placings), workers=workers)
         for cell, result in run_cells(missing, num_workers=workers):
             write_cell(run_dir, cell, result)
             placings[cell.file_name] = placing_of(cell, result)

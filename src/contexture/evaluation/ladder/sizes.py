@@ -82,19 +82,18 @@ def _nearest(mixer: str, rung: Rung, budget: Budget, of: Callable[[Size], int], 
     step = 2 * budget.num_heads
     widths = list(range(step, WIDEST * budget.width + 1, step))
     sizes: dict[int, Size] = {}
-    failures: list[Exception] = []
+    failures: dict[int, Exception] = {}
 
     def at(index: int) -> Size | None:
-        """The size at the first width from here on that the mixer can be built at."""
+        """The size at the first width from here on that the mixer can be built at; whatever it raises at others."""
         for width in widths[index:]:
+            if width not in sizes and width not in failures:
+                try:
+                    sizes[width] = measure(model_config(mixer, rung, budget, width=width))
+                except Exception as error:
+                    failures[width] = error
             if width in sizes:
                 return sizes[width]
-            try:
-                sizes[width] = measure(model_config(mixer, rung, budget, width=width))
-            except InputError as error:
-                failures.append(error)
-                continue
-            return sizes[width]
         return None
 
     low, high = 0, len(widths) - 1
@@ -108,7 +107,7 @@ def _nearest(mixer: str, rung: Rung, budget: Budget, of: Callable[[Size], int], 
     for index in (max(0, low - 1), low):
         at(index)
     if not sizes:
-        raise failures[-1]
+        raise failures[max(failures)]
     best = min(sizes.values(), key=lambda size: abs(math.log(max(1, of(size)) / target)))
     if not target / TOLERANCE <= of(best) <= target * TOLERANCE:
         raise InputError(

@@ -109,7 +109,9 @@ def _config(cell: Cell, size: Size, *, rate: float, seed: int) -> TrainingConfig
         task=cell.rung.choice,
         model=model_config(cell.entrant.spec, cell.rung, budget, width=size.width),
         steps=budget.steps,
-        optimiser=OptimiserConfig(name="muon", matrix_rate=rate, rate=REST_RATE * rate),
+        optimiser=OptimiserConfig(
+            name="muon", matrix_rate=rate, rate=REST_RATE * rate, weight_decay=budget.weight_decay
+        ),
         schedule=_schedule(budget.steps),
         batch=budget.batch,
         block=budget.batch,

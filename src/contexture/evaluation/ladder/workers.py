@@ -6,6 +6,7 @@ A process that dies (out of memory, a crash in a kernel) fails the cell it was a
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -23,10 +24,11 @@ def run_cells(cells: Sequence[Cell], *, num_workers: int) -> Iterator[tuple[Cell
             yield cell, run_cell(cell)
         return
     waiting = list(reversed(cells))
-    workers = [_Worker() for _ in range(min(num_workers, len(cells)))]
+    workers: list[_Worker] = []
     try:
-        for worker in workers:
-            worker.begin(waiting.pop())
+        for _ in range(min(num_workers, len(cells))):
+            workers.append(_Worker())
+            workers[-1].begin(waiting.pop())
         while busy := {worker.ours: worker for worker in workers if worker.cell is not None}:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
@@ -51,7 +53,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.ours, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
+        with _without_interrupts():
+            self.process.start()
         theirs.close()
 
     def begin(self, cell: Cell) -> None:
@@ -79,9 +82,24 @@ class _Worker:
         self.ours.close()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back; a process started meanwhile never gets it, and ours gets it afterwards.
+
+    Ctrl-C reaches every process of the terminal, and the parent alone decides what it means.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(pipe: Connection) -> None:
     """Train cells as they come, until the pipe is closed."""
-    # Ctrl-C reaches every process of the terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
