@@ -52,6 +52,13 @@ def _rows(what: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["year"] or 0, row["name"])) if what == "mixers" else rows
 
 
+def _hybrids() -> list[dict[str, Any]]:
+    """Published arrangements of mixers over layers; their pattern goes where a mixer's name would."""
+    from contexture.models.hybrids import HYBRIDS
+
+    return [{"year": h.year, "name": h.name, "paper": h.paper, "pattern": h.pattern} for h in HYBRIDS]
+
+
 def _better(metric: "Metric") -> str:
     return f"at {metric.level}" if metric.direction == "level" else metric.direction
 
@@ -65,7 +72,9 @@ def _text(value: Any) -> str:
 def run(options: argparse.Namespace) -> int:
     """Print a table, or with --json a list of objects, on standard output."""
     rows = _rows(options.what)
+    hybrids = _hybrids() if options.what == "mixers" else []
     if options.json:
+        rows += hybrids
         json.dump(rows, sys.stdout, indent=2)
         print()
         return 0
@@ -81,4 +90,13 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(*(_text(row[heading]) for heading in headings))
     console(stderr=False).print(table)
+    if hybrids:
+        patterns = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, title="hybrids, as patterns of layers", title_justify="left"
+        )
+        for heading in ("year", "hybrid", "paper", "pattern"):
+            patterns.add_column(heading, overflow="fold", no_wrap=heading in ("year", "hybrid"))
+        for row in hybrids:
+            patterns.add_row(str(row["year"]), row["name"], row["paper"], row["pattern"])
+        console(stderr=False).print(patterns)
     return 0

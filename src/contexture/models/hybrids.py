@@ -4,6 +4,8 @@ Each takes the name of a recurrent mixer, since the question is always which one
 `contexture.models.backbone.BackboneConfig`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from contexture.errors import InputError
@@ -58,6 +60,51 @@ def mamba_empirical(num_layers: int = 56, *, recurrent: str = "mamba-2", **shape
         )
     mixers = ("softmax" if n % 7 == 3 else recurrent for n in range(num_layers // 2))
     return _config(" ".join(f"{name}+none mlp" for name in mixers), shape)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hybrid:
+    """A published arrangement of layers: its name, source, and the function that gives its configuration."""
+
+    name: str
+    paper: str
+    year: int
+    config: Callable[..., BackboneConfig]
+
+    @property
+    def pattern(self) -> str:
+        """The pattern of its layers at the function's defaults."""
+        pattern = self.config().pattern
+        return pattern if isinstance(pattern, str) else " ".join(pattern)
+
+
+HYBRIDS = (
+    Hybrid(
+        name="mambaformer",
+        paper="Park et al., Can Mamba Learn How to Learn?, arXiv:2402.04248",
+        year=2024,
+        config=mambaformer,
+    ),
+    Hybrid(
+        name="parallel-hybrid",
+        paper="Dong et al., Hymba: A Hybrid-head Architecture for Small Language Models, arXiv:2411.13676",
+        year=2024,
+        config=parallel_hybrid,
+    ),
+    Hybrid(
+        name="zamba",
+        paper="Glorioso et al., Zamba: A Compact 7B SSM Hybrid Model, arXiv:2405.16712",
+        year=2024,
+        config=zamba,
+    ),
+    Hybrid(
+        name="mamba-empirical",
+        paper="Waleffe et al., An Empirical Study of Mamba-based Language Models, arXiv:2406.07887",
+        year=2024,
+        config=mamba_empirical,
+    ),
+)
+"""Every hybrid above, for those who list them."""
 
 
 def _at_least_one(count: int) -> int:
