@@ -109,14 +109,17 @@ def test_bad_input_is_refused(options, message):
 
 
 def test_the_command_prints_a_document_and_writes_files(capsys, tmp_path):
-    result, picture = tmp_path / "speed.json", tmp_path / "speed.svg"
+    result, picture, tables = tmp_path / "speed.json", tmp_path / "speed.svg", tmp_path / "speed.md"
     given = ["bench", "mixers", "--mixers", "softmax,linear-attention", "--length", "8", "--json"]
-    assert main([*given, "-o", str(result), "--figure", str(picture)]) == 0
+    assert main([*given, "-o", str(result), "--figure", str(picture), "--markdown", str(tables)]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["schema"] == 1
     assert [row["name"] for row in printed["rows"]] == ["softmax", "linear-attention"]
     assert json.loads(result.read_text()) == printed
     assert picture.read_text().startswith("<?xml")
+    assert "| linear-attention |" in tables.read_text()
+    assert "2 heads" not in tables.read_text()
+    assert "batch 2, 4 heads of 64" in tables.read_text()
 
 
 def test_the_command_refuses_what_does_not_exist(capsys):

@@ -18,13 +18,13 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table (or JSON) on standard output, and write what was asked for."""
     from contexture.tables.write import check_output
 
-    for path in (options.output, options.figure):
+    for path in (options.output, options.figure, options.markdown):
         if path is not None:
             check_output(path)
     if options.figure is not None and not options.figure.endswith(".svg"):
         raise InputError(f"figures are written as SVG: give a name that ends in .svg rather than {options.figure!r}")
     from contexture.evaluation.speed import measure_speed
-    from contexture.reports.speed import figure, print_speed
+    from contexture.reports.speed import figure, page, print_speed
     from contexture.reports.svg import standalone
     from contexture.store.results import write_result
 
@@ -46,6 +46,9 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         write_result(options.output, speed.to_document())
         say(f"written: {options.output}")
+    if options.markdown is not None:
+        write_file(Path(options.markdown).resolve(), page(speed).encode())
+        say(f"tables: {options.markdown}")
     if options.figure is not None and speed.timings:
         write_file(Path(options.figure).resolve(), standalone(figure(speed, dtype=options.dtype[0])).encode())
         say(f"figure: {options.figure}")

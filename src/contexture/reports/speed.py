@@ -104,6 +104,16 @@ def markdown(speed: Speed, dtype: str) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def page(speed: Speed) -> str:
+    """The tables of all dtypes with what their numbers are, the machine and the command, to be included in a page."""
+    machine = speed.environment
+    parts = [f"{machine['processor']}, torch {machine['torch']}; `{speed.command}`\n"]
+    for dtype in speed.dtypes:
+        parts.append(f"{markdown(speed, dtype)}\n\n{legend(speed, dtype)}.\n")
+        parts += [f"- {line}" for line in remarks(speed, dtype)]
+    return "\n".join(parts)
+
+
 def figure(speed: Speed, *, dtype: str = "fp32") -> str:
     """A row for each mixer and a dot for each length, on a logarithmic axis of seconds."""
     import matplotlib as mpl
