@@ -115,6 +115,21 @@ def test_a_learner_that_does_not_fit_is_skipped_with_its_reason() -> None:
     assert found.skipped == {"ridge": "ridge does not predict classes, which this task asks for"}
 
 
+class Broken(Mean):
+    """Divides by zero."""
+
+    def prequential(self, episodes):
+        raise ZeroDivisionError(f"{1} / {0}")
+
+
+def test_a_fault_in_one_learner_costs_the_others_nothing() -> None:
+    found = compare(Line(), {"mine": Broken(), "mean": Mean()}, context=[4], episodes=8)
+    assert "mine" not in [row.name for row in found.measurements]
+    assert found.of("mean").n > 0
+    assert found.skipped["mine"].startswith("mine raised ZeroDivisionError in test_evaluation_compare.py, line ")
+    assert found.skipped["mine"].endswith("1 / 0")
+
+
 def test_interruption_leaves_what_is_done() -> None:
     found = small(learners={"mean": Mean(), "impatient": Impatient(), "stiff": Ridge(strength=9.0)})
     assert [m.name for m in found.measurements] == ["ridge (oracle)", "mean"]

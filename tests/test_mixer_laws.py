@@ -10,6 +10,7 @@ from torch import nn
 from contexture import discovery
 from contexture.leaves.gain import Gain
 from contexture.mixers.delta_rule import DeltaRule
+from contexture.mixers.galerkin import Galerkin
 from contexture.mixers.linear_attention import IdentityLinearAttention, LinearAttention, LinearState
 from contexture.mixers.row_attention import RowAttention
 from contexture.mixers.softmax import SoftmaxAttention, SoftmaxState
@@ -21,13 +22,83 @@ from contexture.testing.set_mixers import LAWS as SET_LAWS
 MIXERS = discovery.registered("mixers")
 CAUSAL = {name: mixer for name, mixer in MIXERS.items() if mixer.card.causal}
 SETS = {name: mixer for name, mixer in MIXERS.items() if not mixer.card.causal}
-SETTINGS = {"softmax": ({"positions": "none"},), "delta-rule": ({"short_convolution": 1},)}
+SETTINGS = {
+    "softmax": ({"positions": "none"},),
+    "delta-rule": ({"short_convolution": 1},),
+    "gated-delta-rule": ({"short_convolution": 1},),
+    "native-hybrid": ({"window": 0}, {"num_slots": 0, "window": 24}, {"num_slots": 3, "window": 5}),
+    "sse": ({"num_partitions": 5, "num_routes": 2},),
+    "sliding-window": ({"window": 7, "positions": "alibi"}, {"window": 1, "positions": "none"}),
+    "attention-sinks": ({"window": 6, "num_sinks": 3}, {"window": 33, "num_sinks": 40, "positions": "alibi"}),
+    "grouped-query": ({"num_kv_heads": 2, "positions": "none"},),
+    "landmark": ({"block": 5, "num_retrieved": 2},),
+    "momentum-attention": ({"momentum": 0.5, "positions": "alibi"},),
+    "titans": ({"chunk": 16},),
+    "omega": ({"chunk": 3, "window": 4},),
+    "deep-memory": ({"gated": True, "window": 5},),
+    "memory-caching-gated": ({"memory": "linear"},),
+    "memory-caching-residual": ({"memory": "linear", "segment_length": 7},),
+}
 """Further settings under which a mixer is another mechanism."""
 
 
 def test_every_mixer_is_found():
-    assert {"delta-rule", "linear-attention", "linear-attention-identity", "softmax"} <= set(CAUSAL)
-    assert {"feature-attention", "row-attention"} <= set(SETS)
+    assert sorted(CAUSAL) == [
+        "aaren",
+        "aft-conv",
+        "aft-full",
+        "aft-local",
+        "aft-simple",
+        "alibi",
+        "atlas",
+        "atlas-per-token",
+        "attention-sinks",
+        "based",
+        "deep-linear-attention",
+        "deep-memory",
+        "delta-rule",
+        "dot",
+        "flowformer",
+        "gated-delta-rule",
+        "gated-linear-attention",
+        "grouped-query",
+        "hyena",
+        "kernelized",
+        "landmark",
+        "linear-attention",
+        "linear-attention-identity",
+        "lmu",
+        "mamba",
+        "mamba-2",
+        "masked-mixer",
+        "memory-caching-gated",
+        "memory-caching-residual",
+        "memory-caching-soup",
+        "memory-caching-sparse",
+        "mesa",
+        "momentum-attention",
+        "native-hybrid",
+        "omega",
+        "performer",
+        "pooling",
+        "rebased",
+        "retention",
+        "s4d",
+        "sliding-window",
+        "sliding-window-linear-attention",
+        "softmax",
+        "sse",
+        "titans",
+    ]
+    assert sorted(SETS) == [
+        "feature-attention",
+        "flow-attention",
+        "fourier-attention",
+        "galerkin",
+        "induced-set-attention",
+        "pooled-attention",
+        "row-attention",
+    ]
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -353,6 +424,14 @@ class DetachedKeys(RowAttention):
         return self.recall(x.unsqueeze(2), frozen).squeeze(2)
 
 
+class ScaledQueries(RowAttention):
+    """The gradient of the queries is one per cent too large."""
+
+    def __init__(self, width, *, num_heads, generator):
+        super().__init__(width, num_heads=num_heads, generator=generator)
+        self.query.register_forward_hook(lambda module, inputs, out: Scaled.apply(out))
+
+
 class MixesEpisodes(RowAttention):
     """Lets all sets of the batch see each other."""
 
@@ -377,20 +456,79 @@ class FirstEpisode(RowAttention):
         return torch.cat((2 * out[:1], out[1:]))
 
 
+class HiddenSquareInSets(Galerkin):
+    """Compares all items and throws the result away."""
+
+    def forward(self, x, *, context=None, segments=None):
+        return super().forward(x, context=context) + 0 * (x @ x.mT).sum()
+
+
+class BranchesInSets(RowAttention):
+    """Decides by a value, so that no single graph holds it."""
+
+    def forward(self, x, *, context=None, segments=None):
+        out = super().forward(x, context=context)
+        return out if float(x.detach().sum()) > -1e9 else -out
+
+
+class PrintsInSets(RowAttention):
+    """Leaves the graph to read a number of the context into Python."""
+
+    def forward(self, x, *, context=None, segments=None):
+        out = super().forward(x, context=context)
+        return out if context is None else out * int(context.detach().abs().max().isfinite().item())
+
+
+class CompiledDiffersInSets(RowAttention):
+    """Takes another branch once compiled, where there is a context."""
+
+    def forward(self, x, *, context=None, segments=None):
+        out = super().forward(x, context=context)
+        return out * (1 + 1e-6) if torch.compiler.is_compiling() and context is not None else out
+
+
+class PlainParameterInSets(RowAttention):
+    """Holds a parameter outside the leaves."""
+
+    def __init__(self, width, *, num_heads, generator):
+        super().__init__(width, num_heads=num_heads, generator=generator)
+        self.offset = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x, *, context=None, segments=None):
+        return super().forward(x, context=context) + self.offset
+
+
+class FirstMemberInSets(RowAttention):
+    """Reads a leaf's weight by itself, and so the first member's alone."""
+
+    def __init__(self, width, *, num_heads, generator):
+        super().__init__(width, num_heads=num_heads, generator=generator)
+        self.gain = Gain(width)
+        nn.init.normal_(self.gain.weight, generator=generator)
+
+    def forward(self, x, *, context=None, segments=None):
+        return super().forward(x, context=context) * self.gain.weight.view(-1, x.shape[-1])[0]
+
+
 SET_MUTANTS = {
     "equivariance": (Ordered, OrderedContext, LastQuery),
     "independence": (SeesQueries, NormalisesQueries, CountsQueries),
-    "gradients": (UnusedInSets, InfiniteInSets, DetachedKeys),
+    "gradients": (UnusedInSets, InfiniteInSets, DetachedKeys, ScaledQueries),
     "episodes": (MixesEpisodes, BatchMean, FirstEpisode),
+    "cost": (with_card(RowAttention, cost="linear"), with_card(Galerkin, cost="quadratic"), HiddenSquareInSets),
+    "compilation": (BranchesInSets, PrintsInSets, CompiledDiffersInSets),
+    "cohorts": (FirstMemberInSets, BatchMean, PlainParameterInSets),
 }
 
 
 def test_every_law_of_sets_has_three_mutants():
     assert list(SET_MUTANTS) == list(SET_LAWS)
-    assert all(len(mutants) == 3 for mutants in SET_MUTANTS.values())
+    assert all(len(mutants) >= 3 for mutants in SET_MUTANTS.values())
 
 
-@pytest.mark.parametrize(("law", "mutant"), [(law, mutant) for law, three in SET_MUTANTS.items() for mutant in three])
+@pytest.mark.parametrize(
+    ("law", "mutant"), [(law, mutant) for law, several in SET_MUTANTS.items() for mutant in several]
+)
 def test_mutants_of_sets_are_caught(law, mutant):
     with pytest.raises(LawError) as caught:
         check_set_mixer(mutant, laws=(law,))

@@ -13,7 +13,37 @@ OPS = registered_ops()
 
 
 def test_every_op_is_found():
-    assert sorted(OPS) == ["delta-rule", "linear-attention", "short-convolution", "softmax-attention"]
+    assert sorted(OPS) == [
+        "atlas",
+        "biased-average",
+        "decayed-linear-attention",
+        "deep-memory",
+        "delta-rule",
+        "diagonal-recurrence",
+        "exponential-average",
+        "flow-attention",
+        "gated-delta-rule",
+        "gated-linear-attention",
+        "kernel-delta-rule",
+        "landmark-attention",
+        "linear-attention",
+        "linear-system",
+        "long-convolution",
+        "masked-mixing",
+        "mesa",
+        "moving-average",
+        "native-hybrid-attention",
+        "omega",
+        "prefix-softmax",
+        "quadratic-attention",
+        "routed-linear-attention",
+        "selective-scan",
+        "short-convolution",
+        "softmax-attention",
+        "titans",
+        "window-attention",
+        "windowed-average",
+    ]
 
 
 @pytest.mark.parametrize("law", LAWS)

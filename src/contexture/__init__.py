@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from contexture.api import compare as compare
     from contexture.api import load as load
     from contexture.api import predict as predict
+    from contexture.api import recall as recall
     from contexture.reports.html import write_report as write_report
     from contexture.selection import Reading as Reading
 
-__all__ = ["Reading", "__version__", "compare", "load", "predict", "write_report"]
+__all__ = ["Reading", "__version__", "compare", "load", "predict", "recall", "write_report"]
 
 _HOMES = {
     "Reading": ("contexture.selection", "Reading"),
     "compare": ("contexture.api", "compare"),
     "load": ("contexture.api", "load"),
     "predict": ("contexture.api", "predict"),
+    "recall": ("contexture.api", "recall"),
     "write_report": ("contexture.reports.html", "write_report"),
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +13,12 @@ from contexture.evaluation import compare as comparing
 from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw
+from contexture.evaluation.ladder.budget import choose_budget, choose_matches
+from contexture.evaluation.ladder.cells import causal_mixers, entrant
+from contexture.evaluation.ladder.climb import ClimbProgress, climb
+from contexture.evaluation.ladder.ladder import Ladder
+from contexture.evaluation.ladder.rungs import choose_rungs
+from contexture.evaluation.per_seed import PerSeed
 from contexture.evaluation.sequences import usual_sizes
 from contexture.learners.saved import load_named
 from contexture.protocols import Learner, Prediction, Task
@@ -23,8 +30,8 @@ from contexture.tasks.tables import TableTask
 TABLE_SIZES = (20, 50, 100, 200, 500, 1000)
 
 
-def load(name: str | Path) -> Learner:
-    """A trained learner: one that ships, by name, or the folder of one.
+def load(name: str | Path) -> AnyLearner:
+    """A trained learner: one that ships, by name, or the folder of one (a `SequenceLearner` if trained on tokens).
 
     >>> load("linear-regression").card.kind
     'in-context'
@@ -34,7 +41,7 @@ def load(name: str | Path) -> Learner:
 
 def compare(
     task: str | Path | Task,
-    learners: Iterable[str] | Mapping[str, AnyLearner] | None = None,
+    learners: Iterable[str] | Mapping[str, AnyLearner | PerSeed] | None = None,
     *,
     reading: Reading = Reading(),  # noqa: B008
     context: Sequence[int] | None = None,
@@ -43,6 +50,7 @@ def compare(
     seeds: int = 3,
     name: str | None = None,
     command: str = "",
+    skipped: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Comparison:
     """Score learners on one task at several numbers of examples in context, all on the same episodes.
@@ -50,7 +58,8 @@ def compare(
     task: a registered or bundled task's name, a CSV or Parquet file, or a task itself. learners: names, or learners by
     name; by default what belongs beside each other on this task. context: sizes to score at; those that the task
     cannot hold are an error if they were asked for, and left out and named otherwise. episodes: prompts, or splits of a
-    table, for each of `seeds` seeds. name: what the result calls the task.
+    table, for each of `seeds` seeds. name: what the result calls the task. skipped: learners that are missing already,
+    with their reasons.
     """
     chosen = choose_task(str(task), reading) if isinstance(task, str | Path) else task
     entrants = dict(learners) if isinstance(learners, Mapping) else choose_learners(chosen, learners)
@@ -64,6 +73,41 @@ def compare(
         strict=context is not None,
         name=name or (str(task) if isinstance(task, str | Path) else None),
         findings=chosen.describe() if isinstance(chosen, TableTask) else (),
+        command=command,
+        skipped=skipped,
+        progress=progress,
+    )
+
+
+def recall(
+    mixers: Iterable[str] | str = "all",
+    *,
+    budget: str = "small",
+    tasks: Iterable[str] | None = None,
+    match: Iterable[str] = ("parameters",),
+    run_dir: str | Path,
+    workers: int = 0,
+    command: str = "",
+    progress: ClimbProgress | None = None,
+) -> Ladder:
+    """The recall ladder: where mixers stand on tasks over tokens at equal parameters, state or training time.
+
+    mixers: names and "file.py:Class", or "all" causal ones. budget: tiny, small or full. tasks: rungs, or tasks whose
+    rungs are meant; by default the budget's. run_dir: keeps every cell that is done; the same call goes on. workers:
+    processes of one thread each; 0 trains in this one. Raises InputError for what cannot be run, Interrupted after
+    Ctrl-C. A mixer that fails is a result, with its reason.
+    """
+    chosen = choose_budget(budget)
+    names = causal_mixers() if mixers == "all" else [mixers] if isinstance(mixers, str) else list(mixers)
+    if len(set(names)) < len(names):
+        raise InputError("a mixer is asked for twice")
+    return climb(
+        [entrant(name) for name in names],
+        choose_rungs(chosen.rungs if tasks is None else tasks),
+        chosen,
+        matches=choose_matches(tuple(match)),
+        run_dir=Path(run_dir),
+        num_workers=workers,
         command=command,
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""The command line: `contexture compare | predict | list | train | claim | check | doctor`.
+"""The command line: `contexture compare | predict | list | train | claim | check | bench | doctor`.
 
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
@@ -25,6 +25,7 @@ examples:
   contexture list learners                                    what there is; also tasks, mixers, papers
   contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
   contexture claim icl-by-gd                                  what a paper claims, measured here, with controls
+  contexture bench mixers --length 512,2048                   how fast mixers are on this machine
   contexture doctor                                           what to paste into a bug report
 """
 
@@ -103,7 +104,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "  contexture compare diabetes\n"
         "  contexture compare houses.csv --target price --context 20,50,100\n"
         "  contexture compare linear-regression --learners ols,ridge,gd,newton,knn,transformer\n"
-        "  contexture compare wine --json > wine.json\n\n"
+        "  contexture compare wine --json > wine.json\n"
+        "  contexture compare linear-regression --mixers softmax,delta-rule\n"
+        "  contexture compare recall --mixers softmax,delta-rule,mine.py:MyMixer --budget small\n\n"
         "Shows learners the same examples and prints each one's error at several context sizes.",
     )
     parser.add_argument("task", metavar="TASK", help="a task from `contexture list tasks`, or a CSV or Parquet file")
@@ -111,6 +114,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--learners", type=_comma_list, metavar="A,B", help="names, files (mine.py:MyLearner), run folders"
     )
     parser.add_argument("--context", type=_sizes, metavar="N,N", help="context sizes to score at")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the task (repeat for more)"
+    )
     parser.add_argument("--metric", metavar="NAME", help="the loss to score by (default: the task's own)")
     parser.add_argument("--episodes", type=_positive, metavar="N", help="prompts for each seed, or splits of a table")
     parser.add_argument("--seeds", type=_positive, default=None, metavar="N", help="independent seeds (default 3)")
@@ -118,6 +124,19 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--report", metavar="FILE", help="where the HTML report goes (default: contexture-reports/)")
     parser.add_argument("--figure", metavar="FILE.svg", help="write the learning curves as a picture of their own")
     parser.add_argument("--no-report", action="store_true", help="write no report")
+    mixers = parser.add_argument_group("mixers, trained for the comparison (TASK: recall, or a synthetic family)")
+    mixers.add_argument("--mixers", type=_comma_list, metavar="A,B|all", help="names and files (mine.py:MyMixer)")
+    mixers.add_argument("--budget", choices=("tiny", "small", "full"), default="small", help="how much is trained")
+    mixers.add_argument("--tasks", type=_comma_list, metavar="A,B", help="rungs of the recall ladder, or their tasks")
+    mixers.add_argument(
+        "--match",
+        type=_comma_list,
+        default=("parameters",),
+        metavar="A,B",
+        help="what is made equal: parameters, state, seconds (default: parameters)",
+    )
+    mixers.add_argument("--run-dir", metavar="FOLDER", help="where trained parts are kept; the same command goes on")
+    mixers.add_argument("--workers", type=_positive, metavar="N", help="processes of one thread (default: all cores)")
     _add_reading(parser)
 
 
@@ -153,6 +172,7 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--inexact", action="store_true")
     parser.add_argument("--mixers", metavar="A,B")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE")
 
 
 def _add_claim(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -194,6 +214,35 @@ def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("name", help="a registered name, or file.py:ClassName (papers: file.py)")
 
 
+def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="how fast mixers are on this machine, and what they hold",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture bench mixers --length 512,2048,8192\n"
+        "  contexture bench mixers --mixers softmax,delta-rule,mine.py:MyMixer --dtype fp32,bf16\n\n"
+        "Times forward, forward with backward and one decoded token of a layer of 4 heads of 64, batch 2;\n"
+        "measures its state and its peak memory.",
+    )
+    parser.add_argument("what", choices=("mixers",))
+    parser.add_argument("--mixers", type=_comma_list, default=("all",), metavar="A,B", help="names, mine.py:MyMixer")
+    parser.add_argument("--length", type=_sizes, default=(512, 2048), metavar="N,N", help="lengths (default 512,2048)")
+    parser.add_argument("--dtype", type=_comma_list, default=("fp32",), metavar="A,B", help="fp32, bf16 (default fp32)")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of one op (default 1)")
+    parser.add_argument(
+        "--longest-call",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="leave out what takes more seconds a call (default 20)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument("-o", "--output", metavar="FILE.json", help="write the measurement to a file")
+    parser.add_argument("--markdown", metavar="FILE.md", help="write the tables for a page")
+    parser.add_argument("--figure", metavar="FILE.svg", help="write a picture of the times")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole parser, also for shell completion."""
     top = _Parser(
@@ -203,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"contexture {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_claim, _add_check):
+    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_claim, _add_check, _add_bench):
         add(commands)
     doctor = commands.add_parser("doctor", help="the environment, for a bug report")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")

@@ -4,18 +4,22 @@ Everything that cannot be used raises `InputError` with one sentence.
 """
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from contexture.discovery import build, find, registered
 from contexture.errors import InputError
 from contexture.learners.saved import load_learner, load_shipped, shipped
 from contexture.learners.standardized import Standardized
-from contexture.protocols import Learner, SequenceLearner, Task
+from contexture.protocols import Learner, SequenceLearner, Task, Tokens
+from contexture.randomness import generator
 from contexture.tables import Dataset, read_dataset
 from contexture.tasks.tables import BUNDLED, TableTask
+from contexture.training.config import TaskChoice
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".parquet", ".pq")
 TRANSFORMER = "transformer"
@@ -52,8 +56,17 @@ class Reading:
         )
 
 
-def choose_task(name: str, reading: Reading = Reading()) -> Task:  # noqa: B008
-    """The task that a registered name, a bundled table's name or a file's path means."""
+def choose_task(
+    name: str,
+    reading: Reading = Reading(),  # noqa: B008
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Task:
+    """The task that a registered name, a bundled table's name or a file's path means.
+
+    settings: fields of a registered task that are not to have their default.
+    """
+    if settings and (names_a_file(name) or name in BUNDLED):
+        raise InputError(f"{name!r} is a table, which has no settings")
     if names_a_file(name):
         return TableTask(dataset=reading.read(name))
     if reading != Reading():
@@ -63,7 +76,8 @@ def choose_task(name: str, reading: Reading = Reading()) -> Task:  # noqa: B008
     tasks = registered("tasks")
     if ".py:" not in name and (name not in tasks or name == TableTask.card.name):
         raise InputError(_unknown("task and no file", name, {*tasks, *BUNDLED} - {TableTask.card.name}))
-    task: Task = build(find(name, "tasks"))
+    cls = find(name, "tasks")
+    task: Task = TaskChoice(name=name, settings=settings).build() if settings else build(cls)
     return task
 
 
@@ -125,10 +139,24 @@ def _named(task: Task, name: str) -> AnyLearner:
             f"{name!r} names a kind of trained model and no weights: ask for {TRANSFORMER!r}, which ships for some "
             "tasks, or for the folder of a trained learner"
         )
+    if task.card.episodes == "tokens" and ".py:" not in name:
+        return _over_tokens(task, cls)
     learner: Learner = build(cls)
     if isinstance(task, TableTask) and not learner.card.tables:
         return Standardized(learner)
     return learner
+
+
+def _over_tokens(task: Task, cls: type[Any]) -> AnyLearner:
+    """A registered learner for a task's own vocabulary, where that is all it has to be told."""
+    needed = [name for name, p in inspect.signature(cls).parameters.items() if p.default is p.empty]
+    if needed != ["vocabulary"]:
+        learner: AnyLearner = build(cls)
+        return learner
+    drawn = task.sample(1, generator=generator("vocabulary"))
+    assert isinstance(drawn, Tokens)
+    told: AnyLearner = cls(vocabulary=drawn.vocabulary)
+    return told
 
 
 def _unknown(what: str, name: str, known: set[str]) -> str:

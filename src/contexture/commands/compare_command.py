@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contexture.commands.console import console, say
+from contexture.commands import compare_mixers, compare_recall
+from contexture.commands.console import console, say, share_bar
 from contexture.commands.reading import reading
+from contexture.commands.settings import parse
 from contexture.errors import InputError
 from contexture.store.atomic import write_file
 
 if TYPE_CHECKING:
     from contexture.evaluation.compare import Progress
+    from contexture.evaluation.per_seed import PerSeed
+    from contexture.selection import AnyLearner
 
 REPORTS = Path("contexture-reports")
 
@@ -23,13 +27,19 @@ REPORTS = Path("contexture-reports")
 def run(options: argparse.Namespace) -> int:
     """Compare, print the table (or JSON) on standard output and write the report."""
     report = _report_path(options)
+    if options.task == compare_recall.RECALL:
+        return compare_recall.run(options, report)
     _check_figure(options.figure)
     from contexture.api import compare
     from contexture.selection import choose_learners, choose_task
     from contexture.tasks.tables import TableTask
 
-    task = choose_task(options.task, reading(options))
-    learners = choose_learners(task, options.learners)
+    task = choose_task(options.task, reading(options), parse(options.set))
+    learners: dict[str, AnyLearner | PerSeed] = {**choose_learners(task, options.learners)}
+    seeds, failed = options.seeds or 3, dict[str, str]()
+    if options.mixers:
+        trained, failed = compare_mixers.train(options, num_seeds=seeds)
+        learners |= trained
     if isinstance(task, TableTask):
         say(*task.describe())
     with _display() as progress:
@@ -40,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
             context=options.context,
             metric=options.metric,
             episodes=options.episodes,
-            seeds=options.seeds or 3,
+            seeds=seeds,
+            skipped=failed,
             command=shlex.join(["contexture", *sys.argv[1:]]),
             progress=progress,
         )
@@ -93,24 +104,12 @@ def _report_path(options: argparse.Namespace) -> Path | None:
 @contextmanager
 def _display() -> "Iterator[Progress | None]":
     """A live bar with the time left on a terminal; nothing elsewhere."""
-    screen = console(stderr=True)
-    if not screen.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True) as bar:
-        shown = bar.add_task("comparing", total=1.0)
+    with share_bar("comparing") as advance:
+        if advance is None:
+            yield None
+            return
 
         def progress(index: int, total: int, fraction: float, note: str) -> None:
-            bar.update(shown, completed=(index + fraction) / total, description=note)
+            advance((index + fraction) / total, note)
 
         yield progress

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 HEADINGS = {
     "learners": ("name", "kind", "targets", "year", "summary", "paper"),
-    "mixers": ("year", "name", "summary", "paper", "causal", "state", "cost"),
+    "mixers": ("year", "name", "paper", "causal", "state", "cost", "summary"),
     "tasks": ("name", "episodes", "metric", "summary", "paper"),
     "metrics": ("name", "better", "summary"),
     "papers": ("year", "name", "claims", "title", "arxiv"),
 }
+
+
+TITLES = {"name": "mechanism"}
+"""What the columns of a table of mixers are called, where it is not the card's word; they stop before the summary."""
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
@@ -56,6 +60,13 @@ def _rows(what: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["year"] or 0, row["name"])) if what == "mixers" else rows
 
 
+def _hybrids() -> list[dict[str, Any]]:
+    """Published arrangements of mixers over layers; their pattern goes where a mixer's name would."""
+    from contexture.models.hybrids import HYBRIDS
+
+    return [{"year": h.year, "name": h.name, "paper": h.paper, "pattern": h.pattern} for h in HYBRIDS]
+
+
 def _better(metric: "Metric") -> str:
     return f"at {metric.level}" if metric.direction == "level" else metric.direction
 
@@ -69,7 +80,9 @@ def _text(value: Any) -> str:
 def run(options: argparse.Namespace) -> int:
     """Print a table, or with --json a list of objects, on standard output."""
     rows = _rows(options.what)
+    hybrids = _hybrids() if options.what == "mixers" else []
     if options.json:
+        rows += hybrids
         json.dump(rows, sys.stdout, indent=2)
         print()
         return 0
@@ -77,9 +90,21 @@ def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in HEADINGS[options.what]:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "year"))
+    mixers = options.what == "mixers"
+    headings = HEADINGS[options.what][:-1] if mixers else HEADINGS[options.what]
+    for heading in headings:
+        title = TITLES.get(heading, heading) if mixers else heading
+        table.add_column(title, overflow="fold", no_wrap=heading not in ("summary", "paper", "targets"))
     for row in rows:
-        table.add_row(*(_text(row[heading]) for heading in HEADINGS[options.what]))
+        table.add_row(*(_text(row[heading]) for heading in headings))
     console(stderr=False).print(table)
+    if hybrids:
+        patterns = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, title="hybrids, as patterns of layers", title_justify="left"
+        )
+        for heading in ("year", "hybrid", "paper", "pattern"):
+            patterns.add_column(heading, overflow="fold", no_wrap=heading in ("year", "hybrid"))
+        for row in hybrids:
+            patterns.add_row(str(row["year"]), row["name"], row["paper"], row["pattern"])
+        console(stderr=False).print(patterns)
     return 0

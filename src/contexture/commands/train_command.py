@@ -2,34 +2,40 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contexture.commands.console import say
+from contexture.commands.settings import parse
 from contexture.errors import InputError
 
 if TYPE_CHECKING:
     from contexture.training.config import TrainingConfig
 
 LEARNER = "learner"
+BARE = "+none"
+"""What a layer of a pattern ends with where no feed-forward network follows the mixer."""
 TABLES = "tables"
 
 TRAIN_HELP = """\
-usage: contexture train RECIPE --run-dir FOLDER [--resume] [--inexact] [--mixers A,B] [SETTINGS]
+usage: contexture train RECIPE --run-dir FOLDER [--resume] [--inexact] [--mixers A,B] [--set NAME=VALUE] [SETTINGS]
 
 examples:
   contexture train linear-regression --run-dir runs/linear
   contexture train linear-regression --run-dir runs/linear --resume     go on after Ctrl-C or a crash, bit for bit
   contexture train sine --run-dir runs/sine --steps 3000 --mixers delta-rule,softmax
   contexture train linear-regression --mixers mine.py:MyMixer --run-dir runs/mine
+  contexture train mqar --run-dir runs/mqar --mixers delta-rule --set vocabulary=64 --set num_pairs=8
   contexture train linear-regression --help                             every setting of the recipe
 
-RECIPE        linear-regression, tables, or any task over pairs from `contexture list tasks`
+RECIPE        linear-regression, tables, or any synthetic task over pairs or tokens from `contexture list tasks`
 --run-dir     the folder that keeps the run: checkpoints, the record, and at the end the learner
 --resume      go on from the folder's last intact checkpoint
 --inexact     resume on another machine or build, which is recorded
---mixers      the mixer of each layer; a single one is used for four layers
+--mixers      the mixer of each layer; a single one is used for every layer
+--set         a setting of the task itself
 SETTINGS      fields of the recipe's configuration, such as --steps 500 --optimiser.rate 1e-3
 """
 
@@ -40,6 +46,7 @@ def _own_options() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--inexact", action="store_true")
     parser.add_argument("--mixers")
+    parser.add_argument("--set", action="append", default=[])
     return parser
 
 
@@ -55,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         print(TRAIN_HELP)
     if options.recipe == TABLES:
         return _train_tables(own, rest)
-    return _train_pairs(options.recipe, own, rest)
+    return _train_sequences(options.recipe, own, rest)
 
 
 def _settings(default: Any, arguments: list[str], recipe: str) -> Any:
@@ -80,60 +87,56 @@ def _run_dir(own: argparse.Namespace) -> Path:
     return folder
 
 
-def _train_pairs(recipe: str, own: argparse.Namespace, rest: list[str]) -> int:
+def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> int:
     from contexture.learners.saved import save_learner
     from contexture.models.pairs import PairsModelConfig
     from contexture.store.environment import environment
     from contexture.training.loop import train
     from contexture.training.progress import display
 
-    config: TrainingConfig = _settings(_recipe(recipe, own.mixers), rest, recipe)
-    if not isinstance(config.model, PairsModelConfig):
-        raise InputError("only models over pairs can be trained from the command line so far")
+    config: TrainingConfig = _settings(_recipe(recipe, own.mixers, parse(own.set)), rest, recipe)
+    over_pairs = isinstance(config.model, PairsModelConfig)
     folder = _run_dir(own)
     model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
     record = {"training": config.to_json(), "environment": environment(), "command": _command()}
     save_learner(
         folder / LEARNER,
         model,
-        learner="in-context",
+        learner="in-context" if over_pairs else "in-context-tokens",
         task=config.task.name,
         config=config.model,
         step=config.steps,
         record=record,
     )
-    say(f"trained; see how it does: contexture compare {config.task.name} --learners ols,ridge,{folder / LEARNER}")
+    beside = "ols,ridge" if over_pairs else ",".join(config.task.build().baselines())
+    task = " ".join([config.task.name, *(f"--set {pair}" for pair in own.set)])
+    say(f"trained; see how it does: contexture compare {task} --learners {beside},{folder / LEARNER}")
     return 0
 
 
-def _recipe(name: str, mixers: str | None) -> "TrainingConfig":
-    """A named recipe, or a modest one for any registered task over pairs; `mixers` replaces the pattern of layers."""
+def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "TrainingConfig":
+    """A named recipe, or a modest one for any registered synthetic task; `mixers` replaces the pattern of layers."""
     from contexture.discovery import find
-    from contexture.models.backbone import BackboneConfig
-    from contexture.models.pairs import PairsModelConfig
-    from contexture.protocols import Pairs
-    from contexture.randomness import generator
-    from contexture.training.config import TaskChoice, TrainingConfig
-    from contexture.training.recipes import RECIPES
+    from contexture.models.pattern import layers
+    from contexture.models.self_attention import SelfAttentionConfig
+    from contexture.training.config import TaskChoice
+    from contexture.training.recipes import RECIPES, over_pairs, over_tokens
 
-    if name in RECIPES:
+    if name in RECIPES and not settings:
         config = RECIPES[name]()
     else:
-        drawn = find(name, "tasks")().sample(1, generator=generator("shape"))
-        if not isinstance(drawn, Pairs):
-            raise InputError(f"the episodes of {name!r} are tokens, and only tasks over pairs can be trained on so far")
-        model = PairsModelConfig(
-            num_features=drawn.x.shape[2],
-            num_classes=drawn.schema.num_classes,
-            backbone=BackboneConfig(max_length=2 * drawn.time),
-        )
-        config = TrainingConfig(task=TaskChoice(name=name), model=model, steps=2000)
+        make = over_tokens if find(name, "tasks").card.episodes == "tokens" else over_pairs
+        config = make(TaskChoice(name=name, settings=settings))
     if mixers is not None:
-        assert isinstance(config.model, PairsModelConfig)
         names = tuple(part.strip() for part in mixers.split(",") if part.strip())
-        pattern = names * 4 if len(names) == 1 else names
-        backbone = replace(config.model.backbone, pattern=pattern, settings={})
-        config = replace(config, model=replace(config.model, backbone=backbone))
+        assert not isinstance(config.model, SelfAttentionConfig)
+        backbone = config.model.backbone
+        before = layers(backbone.pattern)
+        if all(layer.endswith(BARE) for layer in before):
+            names = tuple(name if "+" in name else name + BARE for name in names)
+        pattern = names * len(before) if len(names) == 1 else names
+        changed = replace(config.model, backbone=replace(backbone, pattern=pattern, settings={}))
+        config = replace(config, model=changed)
     return config
 
 
@@ -145,8 +148,8 @@ def _train_tables(own: argparse.Namespace, rest: list[str]) -> int:
     from contexture.training.progress import display
     from contexture.training.tables import TableTrainingConfig, train_table_transformer
 
-    if own.mixers:
-        raise InputError("--mixers does not apply to the table transformer")
+    if own.mixers or own.set:
+        raise InputError("--mixers and --set do not apply to the table transformer")
     config = _settings(TableTrainingConfig(), rest, TABLES)
     folder = _run_dir(own)
     model = train_table_transformer(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())

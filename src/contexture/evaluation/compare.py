@@ -1,14 +1,18 @@
 """Several learners on the same episodes of one task: curves, who cannot be told apart, distances, and the record."""
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from contexture.errors import InputError
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw, fitting, pick_metric, score
 from contexture.evaluation.matching import distances
+from contexture.evaluation.per_seed import PerSeed
 from contexture.evaluation.samples import CurveSamples, measure, method, tied_with_best
 from contexture.evaluation.sources import Source
 from contexture.evaluation.splits import SplitTask
@@ -19,7 +23,7 @@ __all__ = ["Comparison", "Progress", "compare", "default_episodes"]
 EPISODES = 256
 SPLITS = 3
 
-AnyLearner = Learner | SequenceLearner
+AnyLearner = Learner | SequenceLearner | PerSeed
 
 
 class Progress(Protocol):
@@ -48,15 +52,17 @@ def compare(
     findings: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     command: str = "",
+    skipped: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Comparison:
     """Score every learner, and the task's oracle, after each number of examples, all on the same episodes.
 
     episodes: prompts, or splits of a table, for each seed. strict: a size that the task cannot hold is an error rather
     than left out and named. name: the task's name in the result, by default its card's. findings, settings, command:
-    carried into the result; settings default to the task's own fields, or the sizes of a table's halves. A learner that
-    cannot be scored is skipped with its reason. After KeyboardInterrupt what is done is returned, marked incomplete.
-    Raises InputError if no size fits or the metric does not.
+    carried into the result; settings default to the task's own fields, or the sizes of a table's halves. skipped:
+    learners that were left out before, with their reasons; one that cannot be scored, or fails, joins them. After
+    KeyboardInterrupt what is done is returned, marked incomplete. Raises InputError if no size fits or the metric does
+    not.
     """
     from contexture.store.environment import environment
 
@@ -69,7 +75,7 @@ def compare(
     metric_used = pick_metric(metric, task, source)
     everyone, oracle = _with_oracle(task, learners)
     done: list[CurveSamples] = []
-    skipped: dict[str, str] = {}
+    refused = dict(skipped)
     complete = True
     try:
         for index, (label, learner) in enumerate(everyone.items()):
@@ -77,7 +83,10 @@ def compare(
             try:
                 done.append(score(learner, source, context=sizes, metric=metric_used, name=label, progress=advance))
             except InputError as refusal:
-                skipped[label] = str(refusal)
+                refused[label] = str(refusal)
+            except Exception as fault:
+                # A learner may be a user's own: its fault must not cost them the results of the others.
+                refused[label] = _told(label, fault)
     except KeyboardInterrupt:
         complete = False
     contestants = [samples for samples in done if samples.name != oracle]
@@ -95,8 +104,8 @@ def compare(
         distances=distances(done, references),
         settings=_settings(task, source, episodes) if settings is None else settings,
         left_out=left_out,
-        skipped=skipped,
-        notes={samples.name: samples.notes for samples in done if samples.notes},
+        skipped=refused,
+        notes={samples.name: notes for samples in done if (notes := _notes(samples))},
         findings=tuple(findings),
         timing=source.timing,
         environment=environment(),
@@ -105,6 +114,20 @@ def compare(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         complete=complete,
     )
+
+
+def _told(label: str, fault: Exception) -> str:
+    """What a learner raised, and where, in one sentence."""
+    *_, last = traceback.extract_tb(fault.__traceback__)
+    return f"{label} raised {type(fault).__name__} in {Path(last.filename).name}, line {last.lineno}: {fault}"
+
+
+def _notes(samples: CurveSamples) -> tuple[str, ...]:
+    """What was odd, and how a trained mixer's interval was made."""
+    if not samples.per_seed:
+        return samples.notes
+    number = samples.losses.shape[0]
+    return (f"one model trained for each of {number} seeds; interval by Student's t over them", *samples.notes)
 
 
 class _Advance:

@@ -6,6 +6,7 @@ Synthetic families and token sequences are scored prequentially, tables on held-
 `sequences` and `splits` for what a draw is and what is timed, and `samples` for the intervals.
 """
 
+import statistics
 from collections.abc import Sequence
 
 import torch
@@ -14,9 +15,10 @@ from contexture.errors import InputError
 from contexture.evaluation import metrics
 from contexture.evaluation.footprint import num_parameters
 from contexture.evaluation.metrics import Metric
+from contexture.evaluation.per_seed import PerSeed
 from contexture.evaluation.samples import CurveSamples, measure
 from contexture.evaluation.sequences import SequenceSource
-from contexture.evaluation.sources import Advance, Source
+from contexture.evaluation.sources import Advance, Outcome, Source
 from contexture.evaluation.splits import SplitSource, SplitTask
 from contexture.evaluation.synthetic import SyntheticSource
 from contexture.protocols import Learner, SequenceLearner, Task
@@ -55,7 +57,7 @@ def pick_metric(name: str | None, task: Task, source: Source) -> Metric:
 
 
 def score(
-    learner: Learner | SequenceLearner,
+    learner: Learner | SequenceLearner | PerSeed,
     source: Source,
     *,
     context: Sequence[int],
@@ -67,9 +69,14 @@ def score(
     sizes, left_out = fitting(context, source)
     if left_out:
         raise InputError(f"nothing fits a context of {', '.join(map(str, left_out))}: {next(iter(left_out.values()))}")
+    advance = progress or _say_nothing
     with torch.no_grad():
-        outcome = source.score(learner, context=sizes, metric=metric, advance=progress or _say_nothing)
-        kept = source.kept(learner, max(sizes))
+        if isinstance(learner, PerSeed):
+            outcome = _score_each(learner, source, sizes, metric, advance)
+        else:
+            outcome = source.score(learner, context=sizes, metric=metric, advance=advance)
+        one = learner.learners[0] if isinstance(learner, PerSeed) else learner
+        kept = source.kept(one, max(sizes))
     return CurveSamples(
         name=name or learner.card.name,
         kind=learner.card.kind,
@@ -78,10 +85,30 @@ def score(
         losses=outcome.losses,
         answers=outcome.answers,
         seconds=outcome.seconds,
-        parameters=num_parameters(learner),
+        parameters=num_parameters(one),
         state_bytes=kept,
         halves=source.halves,
         notes=outcome.notes,
+        per_seed=isinstance(learner, PerSeed),
+    )
+
+
+def _score_each(entrant: PerSeed, source: Source, sizes: Sequence[int], metric: Metric, advance: Advance) -> Outcome:
+    """Model s on the episodes of seed s; seconds are the median model's."""
+    if len(entrant.learners) != source.num_seeds:
+        raise InputError(
+            f"there are {len(entrant.learners)} models for {source.num_seeds} seeds, one for each is needed"
+        )
+    outcomes = [
+        source.of_seed(index).score(learner, context=sizes, metric=metric, advance=advance)
+        for index, learner in enumerate(entrant.learners)
+    ]
+    answers = [outcome.answers for outcome in outcomes if outcome.answers is not None]
+    return Outcome(
+        losses=torch.cat([outcome.losses for outcome in outcomes]),
+        answers=torch.cat(answers) if len(answers) == len(outcomes) else None,
+        seconds=statistics.median(outcome.seconds for outcome in outcomes),
+        notes=tuple(dict.fromkeys(note for outcome in outcomes for note in outcome.notes)),
     )
 
 

@@ -22,6 +22,15 @@ class KeepsState(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsTokenState(Protocol):
+    """A learner over tokens that carries something else than the tokens themselves."""
+
+    def kept_bytes(self, length: int) -> int:
+        """The bytes kept for one sequence after `length` tokens."""
+        ...
+
+
 def num_parameters(learner: object) -> int:
     """How many trained numbers the learner holds: those of every torch module within it, each counted once.
 

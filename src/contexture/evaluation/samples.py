@@ -39,7 +39,8 @@ class CurveSamples:
     axis), from which distances between learners are taken; None where they are not kept. seconds: wall time of
     `predict` after the largest context, over the number of queries that it answered, the median over calls after a
     first one that is not counted. state_bytes: what has to be kept between predictions at the largest context. halves:
-    set for a table alone.
+    set for a table alone. per_seed: each seed's episodes were answered by a model of its own training, whose spread is
+    then that over the seeds.
     """
 
     name: str
@@ -53,6 +54,7 @@ class CurveSamples:
     state_bytes: int
     halves: Halves | None = None
     notes: tuple[str, ...] = ()
+    per_seed: bool = False
 
     @property
     def num_episodes(self) -> int:
@@ -67,7 +69,9 @@ def method(halves: Halves | None) -> str:
     return "bootstrap over episodes within seeds"
 
 
-def _interval(losses: Tensor, samples: CurveSamples, level: float) -> Interval:
+def _interval(losses: Tensor, samples: CurveSamples, level: float, *, per_seed: bool) -> Interval:
+    if per_seed and losses.shape[0] > 1:
+        return intervals.seed_interval(losses, level=level)
     if samples.halves is None:
         return intervals.bootstrap(losses, generator=generator("bootstrap", samples.metric.name), level=level)
     splits = losses.flatten(0, 1)
@@ -80,7 +84,7 @@ def measure(samples: CurveSamples, *, level: float = LEVEL) -> Measurement:
 
     A single split has no interval: its ends are NaN.
     """
-    found = _interval(samples.losses, samples, level)
+    found = _interval(samples.losses, samples, level, per_seed=samples.per_seed)
     least, most = samples.metric.bounds
     return Measurement(
         name=samples.name,
@@ -104,7 +108,8 @@ def contrast(first: CurveSamples, second: CurveSamples, *, level: float = LEVEL)
     """The paired difference first - second at every context size; both must have seen the same episodes."""
     if first.context != second.context or first.losses.shape != second.losses.shape or first.halves != second.halves:
         raise InputError(f"{first.name} and {second.name} were not measured on the same episodes")
-    return _interval(first.losses - second.losses, first, level)
+    per_seed = first.per_seed or second.per_seed
+    return _interval(first.losses - second.losses, first, level, per_seed=per_seed)
 
 
 def tied_with_best(samples: list[CurveSamples], *, level: float = LEVEL) -> tuple[tuple[str, ...], ...]:

@@ -11,14 +11,14 @@ from these values are intervals of R.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from contexture.errors import InputError
-from contexture.evaluation.footprint import Stopwatch
+from contexture.evaluation.footprint import KeepsTokenState, Stopwatch
 from contexture.evaluation.metrics import Metric, Truth
 from contexture.evaluation.sources import Advance, Outcome
 from contexture.protocols import Learner, Prediction, SequenceLearner, Target, Task, Tokens
@@ -45,6 +45,15 @@ class SequenceSource:
         return self.blocks[0][0].ids.shape[1] - 1
 
     @property
+    def num_seeds(self) -> int:
+        """How many seeds there are rows for."""
+        return len(self.blocks)
+
+    def of_seed(self, index: int) -> "SequenceSource":
+        """The row of one seed alone."""
+        return replace(self, blocks=(self.blocks[index],))
+
+    @property
     def target(self) -> Target:
         """A token is a class."""
         return "classification"
@@ -63,8 +72,9 @@ class SequenceSource:
         )
 
     def kept(self, learner: Learner | SequenceLearner, size: int) -> int:
-        """The bytes of the tokens themselves: what any learner of tokens can answer from."""
-        del learner
+        """The bytes that the learner keeps after `size` tokens: as it measures them, or else the tokens themselves."""
+        if isinstance(learner, KeepsTokenState):
+            return learner.kept_bytes(size)
         return size * self.blocks[0][0].ids.element_size()
 
     def score(

@@ -40,6 +40,15 @@ class Source(Protocol):
         ...
 
     @property
+    def num_seeds(self) -> int:
+        """How many seeds episodes were drawn for."""
+        ...
+
+    def of_seed(self, index: int) -> "Source":
+        """The episodes of one seed alone."""
+        ...
+
+    @property
     def target(self) -> Target:
         """Whether numbers or classes are predicted."""
         ...

@@ -5,7 +5,7 @@ The table is divided again for every split, and all learners get the same divisi
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -49,6 +49,15 @@ class SplitSource:
     def most(self) -> int:
         """The rows of the smallest training half."""
         return min(split.train.time for row in self.splits for split in row)
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds there are rows of divisions for."""
+        return len(self.splits)
+
+    def of_seed(self, index: int) -> "SplitSource":
+        """The divisions of one seed alone."""
+        return replace(self, splits=(self.splits[index],))
 
     @property
     def target(self) -> Target:

@@ -5,7 +5,7 @@ Seconds per prediction are those of `predict` after the largest context, one que
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,15 @@ class SyntheticSource:
     def most(self) -> int:
         """One less than an episode holds, since the last example is scored too."""
         return self.blocks[0][0].time - 1
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds there are rows for."""
+        return len(self.blocks)
+
+    def of_seed(self, index: int) -> "SyntheticSource":
+        """The row of one seed alone."""
+        return replace(self, blocks=(self.blocks[index],))
 
     @property
     def target(self) -> Target:

@@ -16,10 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from contexture.learners.certain import certain, runs
 from contexture.protocols import LearnerCard
-
-CERTAINTY = 30.0
-"""The logit of the recalled token in nats, all others having 0."""
 
 
 def first_occurrence(ids: Int[Tensor, "batch time"], segments: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
@@ -39,12 +37,10 @@ def latest_occurrence(ids: Int[Tensor, "batch time"], segments: Int[Tensor, "bat
 
 def _groups(ids: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
     """Positions sorted by (segment, token, time), and where in that order a new token begins."""
-    changes = torch.zeros_like(segments)
-    changes[:, 1:] = (segments[:, 1:] != segments[:, :-1]).long()
-    runs = changes.cumsum(1)
+    stretch = runs(ids, segments)
     by_token = ids.argsort(dim=1, stable=True)
-    order = by_token.gather(1, runs.gather(1, by_token).argsort(dim=1, stable=True))
-    tokens, parts = ids.gather(1, order), runs.gather(1, order)
+    order = by_token.gather(1, stretch.gather(1, by_token).argsort(dim=1, stable=True))
+    tokens, parts = ids.gather(1, order), stretch.gather(1, order)
     starts = torch.ones_like(ids, dtype=torch.bool)
     starts[:, 1:] = (tokens[:, 1:] != tokens[:, :-1]) | (parts[:, 1:] != parts[:, :-1])
     return order, starts
@@ -54,9 +50,7 @@ def _recalled(ids: Tensor, found: Tensor, vocabulary: int) -> Tensor:
     """Logits that name the token after `found`, uniform where `found` is the position itself."""
     position = torch.arange(ids.shape[1], device=ids.device)
     followed = ids.gather(1, (found + 1).clamp(max=ids.shape[1] - 1))
-    certainty = torch.where(found < position, CERTAINTY, 0.0)
-    logits = torch.zeros(*ids.shape, vocabulary, device=ids.device)
-    return logits.scatter(-1, followed.unsqueeze(-1), certainty.unsqueeze(-1))
+    return certain(followed, vocabulary=vocabulary, known=found < position)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from contexture.errors import InputError
+from contexture.learners.table_calibration import Calibration
 from contexture.learners.table_order import canonical_order
 from contexture.models.table_bins import bin_moments, bin_quantiles
 from contexture.models.table_transformer import (
@@ -57,6 +58,7 @@ class FittedTables:
     schema: Schema
     num_rows: int
     num_members: int
+    calibration: Calibration
     caches: tuple[TableCache, ...]
     columns: Int[Tensor, "tables columns"]
     classes: Int[Tensor, "tables classes"]
@@ -98,7 +100,7 @@ class FittedTables:
     def _classes(self, logits: Tensor) -> Prediction:
         """Probabilities in the schema's order; a class not seen yet keeps half a count among the rows."""
         num_classes = self.schema.num_classes
-        member = logits.double().softmax(dim=2)
+        member = (logits.double() / self.calibration.classes).softmax(dim=2)
         place = self.classes.argsort(dim=1)
         probabilities = self._members(member.gather(2, place[:, None].expand(-1, member.shape[1], -1)))
         unseen = 0.5 / (self.num_rows + 0.5 * num_classes)
@@ -108,7 +110,8 @@ class FittedTables:
 
     def _numbers(self, logits: Tensor) -> Prediction:
         """Mean, variance and quantiles in the target's own units."""
-        probabilities = self._members(logits.double().softmax(dim=2))
+        temperature = self.calibration.numbers(self.num_rows)
+        probabilities = self._members((logits.double() / temperature).softmax(dim=2))
         mean, variance = bin_moments(probabilities)
         quantiles = bin_quantiles(probabilities, torch.tensor(LEVELS, dtype=torch.float64))
         unit, offset = self.target.unit[:, None], self.target.offset[:, None]
@@ -123,7 +126,8 @@ class FittedTables:
 class TableTransformerLearner:
     """A pretrained table transformer as a learner of classes and of numbers.
 
-    `num_members` forward passes with different orders of columns and classes are averaged. Takes raw tables: any scale,
+    `num_members` forward passes with different orders of columns and classes are averaged, each with its logits divided
+    by the temperatures of `calibration`. Takes raw tables: any scale,
     categorical codes, missing cells. Raises InputError beyond 100 columns, 10 classes or 20,000 rows, for infinite
     cells, and where the context would not fit into memory; warns beyond 1,000 rows.
     """
@@ -140,11 +144,18 @@ class TableTransformerLearner:
         tables=True,
     )
 
-    def __init__(self, model: TableTransformer, *, num_members: int = 4) -> None:
+    def __init__(
+        self,
+        model: TableTransformer,
+        *,
+        num_members: int = 4,
+        calibration: Calibration = Calibration(),  # noqa: B008
+    ) -> None:
         if num_members < 1:
             raise InputError(f"an ensemble needs at least one member, but num_members is {num_members}")
         self.model = model
         self.num_members = num_members
+        self.calibration = calibration
 
     @classmethod
     def example(cls) -> Self:
@@ -190,6 +201,7 @@ class TableTransformerLearner:
             schema=context.schema,
             num_rows=context.time,
             num_members=self.num_members,
+            calibration=self.calibration,
             caches=self._encode(x.float(), y.float(), flags.gather(1, columns), context.schema.num_classes),
             columns=columns,
             classes=classes,

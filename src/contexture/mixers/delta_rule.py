@@ -55,8 +55,6 @@ class DeltaRule(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if width % num_heads:
-            raise InputError(f"a width of {width} cannot be split into {num_heads} heads")
         self.heads = ConvolvedHeads(
             width, num_heads=num_heads, generator=generator, short_convolution=short_convolution, gain=gain
         )

@@ -30,17 +30,35 @@ def head_size(width: int, num_heads: int) -> int:
 
 
 class Heads(nn.Module):
-    """Queries, keys and values of every head, and the way back to the width."""
+    """Queries, keys and values of every head, and the way back to the width.
 
-    def __init__(self, width: int, *, num_heads: int, generator: torch.Generator, gain: float = 1.0) -> None:
+    Queries and keys have `key_dim` entries, as many as values unless given.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        generator: torch.Generator,
+        key_dim: int | None = None,
+        gain: float = 1.0,
+    ) -> None:
         super().__init__()
         self.num_heads, self.dim = num_heads, head_size(width, num_heads)
-        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
+        self.key_dim = self.dim if key_dim is None else key_dim
+        channels = num_heads * (2 * self.key_dim + self.dim)
+        self.projection = Linear(width, channels, generator=generator, bias=False)
         self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
 
     def split(self, x: Float[Tensor, "batch time width"]) -> tuple[Tensor, ...]:
-        """q, k and v, each [batch, time, heads, dim]."""
-        return torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
+        """q, k and v, [batch, time, heads, key_dim or dim]."""
+        projected = self.projection(x)
+        if self.key_dim == self.dim:
+            return torch.unflatten(projected, -1, (3, self.num_heads, self.dim)).unbind(2)
+        keys, values = self.num_heads * self.key_dim, self.num_heads * self.dim
+        parts = torch.split(projected, [keys, keys, values], dim=-1)
+        return tuple(torch.unflatten(part, -1, (self.num_heads, -1)) for part in parts)
 
     def join(self, mixed: Float[Tensor, "batch time heads dim"]) -> Float[Tensor, "batch time width"]:
         """Back to the width."""
@@ -50,8 +68,9 @@ class Heads(nn.Module):
 class ConvolvedHeads(nn.Module):
     """Heads whose queries, keys and values pass a short convolution and SiLU.
 
-    `short_convolution` is the number of taps; 1 leaves the convolution out. The streaming state is the convolution's
-    last inputs, [batch, taps - 1, 3 * width].
+    `short_convolution` is the number of taps; 1 leaves the convolution out. Queries and keys have `key_dim` entries, as
+    many as values unless given. The streaming state is the convolution's last inputs, [batch, taps - 1, channels] with
+    channels = num_heads * (2 * key_dim + dim).
     """
 
     def __init__(
@@ -61,12 +80,15 @@ class ConvolvedHeads(nn.Module):
         num_heads: int,
         generator: torch.Generator,
         short_convolution: int = 4,
+        key_dim: int | None = None,
         gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.width, self.num_heads, self.dim = width, num_heads, head_size(width, num_heads)
-        self.projection = Linear(width, 3 * width, generator=generator, bias=False)
-        self.conv = Conv(3 * width, taps=short_convolution, generator=generator) if short_convolution > 1 else None
+        self.num_heads, self.dim = num_heads, head_size(width, num_heads)
+        self.key_dim = self.dim if key_dim is None else key_dim
+        self.channels = num_heads * (2 * self.key_dim + self.dim)
+        self.projection = Linear(width, self.channels, generator=generator, bias=False)
+        self.conv = Conv(self.channels, taps=short_convolution, generator=generator) if short_convolution > 1 else None
         self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
 
     def init_state(
@@ -74,7 +96,7 @@ class ConvolvedHeads(nn.Module):
     ) -> Float[Tensor, "batch past channels"]:
         """No inputs yet."""
         taps = 1 if self.conv is None else self.conv.taps
-        return torch.zeros(batch, taps - 1, 3 * self.width, device=device, dtype=dtype)
+        return torch.zeros(batch, taps - 1, self.channels, device=device, dtype=dtype)
 
     def stream(
         self, x: Float[Tensor, "batch time width"], inputs: Float[Tensor, "batch past channels"]
@@ -88,7 +110,7 @@ class ConvolvedHeads(nn.Module):
     def split(
         self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
     ) -> tuple[Tensor, ...]:
-        """q, k and v of a whole sequence, each [batch, time, heads, dim]."""
+        """q, k and v of a whole sequence, [batch, time, heads, key_dim or dim]."""
         projected = self.projection(x)
         if self.conv is not None:
             projected = self.conv(projected, segments=segments)
@@ -99,4 +121,8 @@ class ConvolvedHeads(nn.Module):
         return self.output(mixed.flatten(2))
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
-        return torch.unflatten(F.silu(projected), -1, (3, self.num_heads, self.dim)).unbind(2)
+        if self.key_dim == self.dim:
+            return torch.unflatten(F.silu(projected), -1, (3, self.num_heads, self.dim)).unbind(2)
+        keys, values = self.num_heads * self.key_dim, self.num_heads * self.dim
+        parts = torch.split(F.silu(projected), [keys, keys, values], dim=-1)
+        return tuple(torch.unflatten(part, -1, (self.num_heads, -1)) for part in parts)

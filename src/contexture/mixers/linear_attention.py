@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from contexture.mixers.heads import Heads
 from contexture.ops.chunks import wide
 from contexture.ops.linear_attention import linear_attention
-from contexture.ops.segments import padding
 from contexture.ops.segments import positions as positions_of
+from contexture.ops.weighted_average import weighted_average
 from contexture.protocols import MixerCard
 
 
@@ -76,13 +76,10 @@ class LinearAttention(nn.Module):
         self, x: Tensor, *, memory: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         q, k, v = self.heads.split(x)
-        summed, memory = linear_attention(
-            F.elu(q) + 1, F.elu(k) + 1, F.pad(v, (0, 1), value=1.0), initial_state=memory, segments=segments
+        mixed, memory = weighted_average(
+            linear_attention, F.elu(q) + 1, F.elu(k) + 1, v, initial_state=memory, segments=segments
         )
-        mixed, weight = torch.split(summed, [v.shape[-1], 1], dim=-1)
-        if segments is not None:
-            weight = weight.masked_fill(padding(segments)[:, :, None, None], 1.0)
-        return self.heads.join(mixed / weight), memory
+        return self.heads.join(mixed), memory
 
 
 class IdentityLinearAttention(nn.Module):

@@ -3,11 +3,11 @@
     x = x + positions;    x = block_L(... block_1(x));    y = norm(x)
 
 x, y: [batch, time, width]. A pattern names the mixer of every layer: "softmax*4", "(delta-rule softmax)*2", or the
-tuple ("delta-rule", "softmax"). The state is the positions seen and the tuple of the layers' states.
+tuple ("delta-rule", "softmax"); `contexture.models.pattern` has the rest of what it can say. The state is the positions
+seen and the tuple of the layers' states.
 """
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -19,35 +19,16 @@ from torch import Tensor, nn
 from contexture import discovery
 from contexture.blocks.feed_forward import FEED_FORWARD
 from contexture.blocks.mixer import Mixer
+from contexture.blocks.parallel import Parallel
 from contexture.blocks.residual import ResidualBlock
+from contexture.blocks.shared import Block, SharedCall
+from contexture.blocks.steps import FeedForwardStep, MixerStep, StepsBlock
 from contexture.errors import InputError
 from contexture.leaves.embedding import Embedding
 from contexture.leaves.norm import NORMS
+from contexture.models import pattern as patterns
+from contexture.models.pattern import Layer, layers
 from contexture.ops.segments import positions as positions_of
-
-_GROUP = re.compile(r"\(([^()]*)\)(?:\*(\d+))?")
-
-
-def layers(pattern: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The mixer's name for every layer of a pattern.
-
-    >>> layers("(delta-rule softmax*2)*2 softmax")
-    ('delta-rule', 'softmax', 'softmax', 'delta-rule', 'softmax', 'softmax', 'softmax')
-    """
-    if not isinstance(pattern, str):
-        return tuple(pattern)
-    text, found = pattern, 1
-    while found:
-        text, found = _GROUP.subn(lambda group: " ".join([_repeat(group[1])] * int(group[2] or 1)), text)
-    names = tuple(_repeat(text).split())
-    if not names or any(mark in name for name in names for mark in "()"):
-        raise InputError(f"the pattern {pattern!r} cannot be read: write it as 'softmax*4' or '(delta-rule softmax)*2'")
-    return names
-
-
-def _repeat(text: str) -> str:
-    """Write out "name*3" as three names."""
-    return re.sub(r"(\S+?)\*(\d+)(?=\s|$)", lambda item: " ".join([item[1]] * int(item[2])), text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +53,8 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if isinstance(self.pattern, list):
             object.__setattr__(self, "pattern", tuple(self.pattern))
-        strays = set(self.settings) - set(layers(self.pattern))
+        used = frozenset().union(*(patterns.read(layer).mixers for layer in layers(self.pattern)))
+        strays = set(self.settings) - used
         if strays:
             raise InputError(
                 f"there are settings for {sorted(strays)}, which the pattern {self.pattern!r} does not use"
@@ -86,7 +68,7 @@ class BackboneState(NamedTuple):
     layers: tuple[Any, ...]
 
 
-def _mixer(name: str, config: BackboneConfig, *, generator: torch.Generator, gain: float) -> Mixer:
+def _mixer(name: str, config: BackboneConfig, width: int, *, generator: torch.Generator, gain: float) -> Mixer:
     mixer = discovery.find(name, "mixers")
     if not mixer.card.causal:
         raise InputError(f"the mixer {name!r} sees whole sets, so a causal backbone cannot use it")
@@ -100,45 +82,64 @@ def _mixer(name: str, config: BackboneConfig, *, generator: torch.Generator, gai
         )
     if "gain" in known:
         settings.setdefault("gain", gain)
-    built = mixer(config.width, num_heads=config.num_heads, generator=generator, **settings)
+    built = mixer(width, num_heads=config.num_heads, generator=generator, **settings)
     return cast(Mixer, built)
 
 
+def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch.Generator, gain: float) -> Block:
+    """The steps of one layer; the usual two in the usual block."""
+    steps: list[MixerStep | FeedForwardStep] = []
+    for names in layer.steps:
+        if names == (patterns.FEED_FORWARD,):
+            hidden = round(config.expansion * width)
+            network = FEED_FORWARD[config.feed_forward](width, hidden=hidden, generator=generator, gain=gain)
+            steps.append(FeedForwardStep(NORMS[config.norm](width, device=generator.device), network))
+            continue
+        mixers = [_mixer(name, config, width, generator=generator, gain=gain) for name in names]
+        mixer = mixers[0] if len(mixers) == 1 else Parallel(mixers, width=width, gain=gain, device=generator.device)
+        steps.append(MixerStep(NORMS[config.norm](width, device=generator.device), mixer))
+    match steps:
+        case [MixerStep() as first, FeedForwardStep() as second]:
+            return ResidualBlock(mixer=first.mixer, feed_forward=second.feed_forward, norms=(first.norm, second.norm))
+        case _:
+            return StepsBlock(steps)
+
+
 class Stack(nn.ModuleList):
-    """The residual blocks in order."""
+    """The layers in order."""
 
     if TYPE_CHECKING:
 
-        def __iter__(self) -> Iterator[ResidualBlock]:
-            """Iterate over the blocks."""
+        def __iter__(self) -> Iterator[Block | SharedCall]:
+            """Iterate over the layers."""
 
 
 class Backbone(nn.Module):
     """A stack of residual blocks over vectors; it knows nothing of what they stand for.
 
-    What every block adds is scaled at initialisation by 1/sqrt(2 * layers), as in GPT-2.
+    What every step (mixer or feed-forward network) adds is scaled at initialisation by 1/sqrt(steps), as in GPT-2.
     """
 
     def __init__(self, config: BackboneConfig, *, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
-        names, width = layers(config.pattern), config.width
-        gain = (2 * len(names)) ** -0.5
-        norm, feed_forward = NORMS[config.norm], FEED_FORWARD[config.feed_forward]
+        width, names = config.width, layers(config.pattern)
+        read = [patterns.read(name) for name in names]
+        gain = sum(len(layer.steps) for layer in read) ** -0.5
         self.positions = (
             Embedding(config.max_length, width, generator=generator, std=0.3) if config.positions == "learned" else None
         )
+        shared = list(dict.fromkeys(name for name, layer in zip(names, read, strict=True) if layer.shared))
         self.blocks = Stack(
-            ResidualBlock(
-                mixer=_mixer(name, config, generator=generator, gain=gain),
-                feed_forward=feed_forward(
-                    width, hidden=round(config.expansion * width), generator=generator, gain=gain
-                ),
-                norms=(norm(width, device=generator.device), norm(width, device=generator.device)),
-            )
-            for name in names
+            SharedCall(width, index=shared.index(name), generator=generator, gain=gain)
+            if layer.shared
+            else _block(layer, config, width, generator=generator, gain=gain)
+            for name, layer in zip(names, read, strict=True)
         )
-        self.norm = norm(width, device=generator.device)
+        self.shared = nn.ModuleList(
+            _block(patterns.read(name), config, 2 * width, generator=generator, gain=1.0) for name in shared
+        )
+        self.norm = NORMS[config.norm](width, device=generator.device)
 
     if TYPE_CHECKING:
 
@@ -147,7 +148,8 @@ class Backbone(nn.Module):
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> BackboneState:
         """The state before any token."""
-        states = tuple(block.init_state(batch, device=device, dtype=dtype) for block in self.blocks)
+        blocks = (self._shared(block) if isinstance(block, SharedCall) else block for block in self.blocks)
+        states = tuple(block.init_state(batch, device=device, dtype=dtype) for block in blocks)
         return BackboneState(torch.zeros(batch, dtype=torch.int64, device=device), states)
 
     def stream(
@@ -159,9 +161,12 @@ class Backbone(nn.Module):
             if not torch.compiler.is_compiling():
                 self._reach(int(state.positions.max()) + x.shape[1])
             x = x + self.positions(steps)
-        states = []
+        states, start = [], x
         for block, before in zip(self.blocks, state.layers, strict=True):
-            x, after = block.stream(x, before)
+            if isinstance(block, SharedCall):
+                x, after = block.stream(x, before, start=start, block=self._shared(block))
+            else:
+                x, after = block.stream(x, before)
             states.append(after)
         return self.norm(x), BackboneState(state.positions + x.shape[1], tuple(states))
 
@@ -183,10 +188,17 @@ class Backbone(nn.Module):
             else:
                 steps = positions_of(segments)
             x = x + self.positions(steps)
-        last = len(self.blocks) - 1
+        last, start = len(self.blocks) - 1, x
         for layer, block in enumerate(self.blocks):
-            x = block(x, segments=segments, every=every if layer == last else 1)
+            stride = every if layer == last else 1
+            if isinstance(block, SharedCall):
+                x = block(x, start=start, block=self._shared(block), segments=segments, every=stride)
+            else:
+                x = block(x, segments=segments, every=stride)
         return self.norm(x)
+
+    def _shared(self, call: SharedCall) -> Block:
+        return cast(Block, self.shared[call.index])
 
     def _reach(self, length: int) -> None:
         longest = self.config.max_length

@@ -30,7 +30,8 @@ def chunk_size(time: int, largest: int) -> int:
 
 def split(x: Float[Tensor, "batch time heads dim"], size: int) -> Float[Tensor, "batch heads chunks size dim"]:
     """Cut time into chunks, the last one filled up with zeros."""
-    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
+    if x.shape[1] % size:  # padding by nothing would copy
+        x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
     return torch.unflatten(x, 1, (-1, size)).permute(0, 3, 1, 2, 4).contiguous()
 
 
@@ -40,12 +41,12 @@ def join(x: Float[Tensor, "batch heads chunks size dim"], time: int) -> Float[Te
 
 
 def add_product(
-    added: Float[Tensor, "batch heads chunks rows out"],
-    left: Float[Tensor, "batch heads chunks rows inner"],
-    right: Float[Tensor, "batch heads chunks inner out"],
-) -> Float[Tensor, "batch heads chunks rows out"]:
+    added: Float[Tensor, "*lead rows out"],
+    left: Float[Tensor, "*lead rows inner"],
+    right: Float[Tensor, "*lead inner out"],
+) -> Float[Tensor, "*lead rows out"]:
     """added + left @ right in one pass."""
-    return torch.baddbmm(added.flatten(0, 2), left.flatten(0, 2), right.flatten(0, 2)).view_as(added)
+    return torch.baddbmm(added.flatten(0, -3), left.flatten(0, -3), right.flatten(0, -3)).view(added.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,10 @@
 
     S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}' k_t)',    o_t = S_t' q_t
 
-Over a chunk with rows Q, K, V, beta, let A = tril(diag(beta) K K', -1) and (I + A) [W, U] = diag(beta) [K, V]; then
-
-    D = U - W S,    O = Q S + tril(Q K') D,    S <- S + K' D.
+`contexture.ops.delta_chunks` has the chunked form, which the gated delta rule shares.
 
 q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; beta: [batch, time, heads];
-S: [batch, heads, dim, out]. The triangular solve and S are in fp32 at least. A change of segment sets S to zero.
+S: [batch, heads, dim, out], in fp32 at least. A change of segment sets S to zero.
 """
 
 import torch
@@ -15,10 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, chunk_size, join, masks, no_memory, silence, split, wide
+from contexture.ops.chunks import no_memory, silence
+from contexture.ops.delta_chunks import delta_chunked
 from contexture.ops.segments import runs
-
-CHUNK = 64
 
 
 def delta_rule_reference(
@@ -41,38 +38,8 @@ def delta_rule_reference(
 def delta_rule_chunked(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A triangular solve inside chunks, two products per chunk between them.
-
-    The solve reads nothing on or above the diagonal, so `overlaps` is A there and anything elsewhere.
-    """
-    time, dtype, held = q.shape[1], v.dtype, wide(v.dtype)
-    size = chunk_size(time, CHUNK)
-    queries, keys, values = split(q, size), split(silence(k, segments), size), split(v, size)
-    rate = split(beta.unsqueeze(-1), size).to(held)
-    scores = (queries @ keys.mT).tril_()
-    overlaps = (keys @ keys.mT).to(held) * rate
-    erased, written, kept = keys, keys, None
-    if segments is not None:
-        mask = masks(segments, size, dtype)
-        scores, overlaps = scores * mask.within, overlaps * mask.within.to(held)
-        queries, erased, written = queries * mask.reads, keys * mask.reads, keys * mask.writes
-        kept = mask.keeps.to(held).unbind(2)
-    columns = written.mT.to(held)
-    if initial_state is None and keys.shape[2] == 1:
-        changes = torch.linalg.solve_triangular(overlaps, values.to(held) * rate, upper=False, unitriangular=True)
-        return silence(join(scores @ changes.to(dtype), time), segments), (columns @ changes).squeeze(2)
-    sides = torch.cat((erased, values), -1).to(held) * rate
-    solved = torch.linalg.solve_triangular(overlaps, sides, upper=False, unitriangular=True)
-    erasers, news = solved.split((k.shape[-1], v.shape[-1]), -1)
-    state, states, changes = no_memory(k, v) if initial_state is None else initial_state, [], []
-    for n, (eraser, new, column) in enumerate(zip(erasers.unbind(2), news.unbind(2), columns.unbind(2), strict=True)):
-        states.append(state)
-        change = new - eraser @ state
-        changes.append(change)
-        state = column @ change + (state if kept is None else state * kept[n])
-    recalled = queries @ torch.stack(states, 2).to(dtype)
-    out = add_product(recalled, scores, torch.stack(changes, 2).to(dtype))
-    return silence(join(out, time), segments), state
+    """The WY form, in fp32 at least: bf16 products gain less than the conversions cost."""
+    return delta_chunked(q, k, v, beta, initial_state=initial_state, segments=segments)
 
 
 def delta_rule(

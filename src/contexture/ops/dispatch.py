@@ -51,12 +51,17 @@ class Op:
     sample: Callable[..., tuple[Tensor, ...]]
 
 
+ONLY_FAST = {"selective-scan": "blocked", "biased-average": "halves", "masked-mixing": "products"}
+"""The fast path of ops that have one alone and do not call it chunked."""
+
+
 def choose(name: str, call: Call) -> str:
     """The table: (op, device, dtype, sizes) -> path.
 
     bf16 scaled-dot-product attention is the fastest forward on a CPU, but its backward takes 16 times as long as that
     of explicit batched products at 50 keys, 10 times at 82 and twice at 512; at 2,048 the products are the slower.
     A grouped convolution is 3 to 6 times faster than a product per tap, but cannot stop at a segment's edge.
+    A transform takes as long as a product for 16 further tokens after 512, and 5 times as long for one after 8,192.
     """
     match name:
         case "softmax-attention":
@@ -64,8 +69,10 @@ def choose(name: str, call: Call) -> str:
             return "products" if short else "sdpa"
         case "short-convolution":
             return "taps" if call.packed else "fused"
+        case "long-convolution":
+            return "products" if call.time <= 8 and not call.packed else "fft"
         case _:
-            return "chunked"
+            return ONLY_FAST.get(name, "chunked")
 
 
 _override: dict[str, str] = {}

@@ -1,9 +1,11 @@
 """Causal softmax attention (Vaswani et al., 2017, arXiv:1706.03762).
 
-    o_t = sum_{s <= t} p_ts v_s,    p_ts = exp(scale q_t.k_s) / sum_{r <= t} exp(scale q_t.k_r)
+    o_t = sum_{s <= t} p_ts v_s,    p_ts = exp(scale q_t.k_s - slope (t - s)) / the sum of these over s <= t
 
-q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]. The state is what has been seen: the keys and values
-of all earlier tokens, [batch, past, heads, ...]. A change of segment hides everything before it.
+q, o: [batch, time, heads, dim or out]; k, v: [batch, time, kv_heads, dim or out], where each head of keys and values
+serves heads / kv_heads neighbouring queries (Ainslie et al., 2023, arXiv:2305.13245); slope: [heads], linear biases
+(Press et al., 2021, arXiv:2108.12409) or none. The state is what has been seen: the keys and values of all earlier
+tokens, [batch, past, kv_heads, ...]. A change of segment hides everything before it.
 """
 
 import math
@@ -18,9 +20,12 @@ from contexture.ops import dispatch
 from contexture.ops.chunks import silence, wide
 from contexture.ops.segments import runs
 
+QUERIES = 256
+"""How many queries share a table of linear biases: it stays in the cache, and leaves later keys out."""
+
 
 class KeysValues(NamedTuple):
-    """The keys [batch, past, heads, dim] and values [batch, past, heads, out] of earlier tokens."""
+    """The keys [batch, past, kv_heads, dim] and values [batch, past, kv_heads, out] of earlier tokens."""
 
     keys: Tensor
     values: Tensor
@@ -42,31 +47,51 @@ def visible(
     return mask & (own[:, None, :, None] == keys[:, None, None, :])
 
 
+def biases(
+    slopes: Float[Tensor, " heads"], num_queries: int, num_keys: int, *, dtype: torch.dtype
+) -> Float[Tensor, "heads queries keys"]:
+    """-slope times the distance of every key, where the queries are the last of the keys."""
+    keys = torch.arange(num_keys, device=slopes.device)
+    distance = keys[num_keys - num_queries :, None] - keys
+    return -slopes.to(dtype)[:, None, None] * distance.to(dtype)
+
+
+def _for_every_query(x: Float[Tensor, "batch past kv_heads dim"], heads: int) -> Float[Tensor, "batch past heads dim"]:
+    """Keys or values repeated for all the heads that they serve."""
+    return x if x.shape[2] == heads else x.repeat_interleave(heads // x.shape[2], 2)
+
+
 def softmax_attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, slopes: Tensor | None = None, segments: Tensor | None = None
 ) -> Tensor:
     """The definition, one query after another, in fp32 (fp64 for fp64 inputs)."""
     dtype = v.dtype
-    q, k, v = (x.to(wide(dtype)) for x in (q, k, v))
+    q, k, v = (_for_every_query(x.to(wide(dtype)), q.shape[2]) for x in (q, k, v))
+    slope = q.new_zeros(q.shape[2]) if slopes is None else slopes.to(q.dtype)
     past = k.shape[1] - q.shape[1]
     mask = visible(q.shape[1], k.shape[1], segments, device=q.device)[:, 0]
     outputs = []
     for t in range(q.shape[1]):
         seen = past + t + 1
-        scores = scale * torch.einsum("bhd,bshd->bhs", q[:, t], k[:, :seen])
+        distance = torch.arange(seen - 1, -1, -1, device=q.device).to(q.dtype)
+        scores = scale * torch.einsum("bhd,bshd->bhs", q[:, t], k[:, :seen]) - slope[:, None] * distance
         weights = scores.masked_fill(~mask[:, t, None, :seen], -math.inf).softmax(-1)
         outputs.append(torch.einsum("bhs,bshe->bhe", weights, v[:, :seen]))
     return silence(torch.stack(outputs, 1), segments).to(dtype)
 
 
 def softmax_attention_products(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, slopes: Tensor | None = None, segments: Tensor | None = None
 ) -> Tensor:
     """The whole [queries, keys] table by batched products; torch's softmax sums in fp32 whatever the dtype."""
     batch, time, heads, _ = q.shape
+    k, v = _for_every_query(k, heads), _for_every_query(v, heads)
     hidden = ~visible(time, k.shape[1], segments, device=q.device)
     bias = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill(hidden, -math.inf)
-    bias = bias.squeeze(1) if segments is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)
+    if slopes is not None:
+        bias = (bias + biases(slopes, time, k.shape[1], dtype=q.dtype)).expand(batch, -1, -1, -1).flatten(0, 1)
+    else:
+        bias = bias.squeeze(1) if segments is None else bias.expand(-1, heads, -1, -1).flatten(0, 1)
     queries, values = q.transpose(1, 2).flatten(0, 1), v.transpose(1, 2).flatten(0, 1)
     keys = k.permute(0, 2, 3, 1).flatten(0, 1)
     scores = torch.baddbmm(bias, queries, keys, alpha=scale)
@@ -74,34 +99,53 @@ def softmax_attention_products(
     return silence(out, segments)
 
 
-def softmax_attention_sdpa(q: Tensor, k: Tensor, v: Tensor, *, scale: float, segments: Tensor | None = None) -> Tensor:
+def softmax_attention_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, slopes: Tensor | None = None, segments: Tensor | None = None
+) -> Tensor:
     """torch's fused attention."""
-    whole = segments is None and q.shape[1] == k.shape[1]
+    k, v = _for_every_query(k, q.shape[2]), _for_every_query(v, q.shape[2])
+    if slopes is not None and segments is None and q.shape[1] > QUERIES:
+        return _few_queries_at_a_time(q, k, v, scale=scale, slopes=slopes)
+    whole = segments is None and slopes is None and q.shape[1] == k.shape[1]
     needs_mask = not whole and (segments is not None or q.shape[1] > 1)
     mask = visible(q.shape[1], k.shape[1], segments, device=q.device) if needs_mask else None
+    if slopes is not None:
+        bias = biases(slopes, q.shape[1], k.shape[1], dtype=q.dtype)
+        mask = bias if mask is None else bias.where(mask, -math.inf)
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=whole, scale=scale
     )
     return silence(out.transpose(1, 2), segments)
 
 
+def _few_queries_at_a_time(q: Tensor, k: Tensor, v: Tensor, *, scale: float, slopes: Tensor) -> Tensor:
+    """Linear biases take a mask, and with a mask torch scores later keys too: half of them are left out here."""
+    outputs, stop = [], k.shape[1] - q.shape[1]
+    for some in torch.split(q, QUERIES, 1):
+        stop += some.shape[1]
+        outputs.append(softmax_attention_sdpa(some, k[:, :stop], v[:, :stop], scale=scale, slopes=slopes))
+    return torch.cat(outputs, 1)
+
+
 def softmax_attention(
     q: Float[Tensor, "batch time heads dim"],
-    k: Float[Tensor, "batch time heads dim"],
-    v: Float[Tensor, "batch time heads out"],
+    k: Float[Tensor, "batch time kv_heads dim"],
+    v: Float[Tensor, "batch time kv_heads out"],
     *,
     scale: float | None = None,
+    slopes: Float[Tensor, " heads"] | None = None,
     initial_state: KeysValues | None = None,
     segments: Int[Tensor, "batch time"] | None = None,
 ) -> tuple[Float[Tensor, "batch time heads out"], KeysValues]:
     """Attend to everything up to each position; returns the outputs and the grown state.
 
-    `scale` is 1/sqrt(dim) unless given. Earlier keys in `initial_state` belong to the first segment.
+    `scale` is 1/sqrt(dim) unless given; `slopes` are those of linear biases. Earlier keys in `initial_state` belong to
+    the first segment.
     """
     if initial_state is not None and initial_state.keys.shape[1]:
         k, v = torch.cat((initial_state.keys, k), 1), torch.cat((initial_state.values, v), 1)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    out = dispatch.run(OP, q, k, v, keys=k.shape[1], scale=scale, segments=segments)
+    out = dispatch.run(OP, q, k, v, keys=k.shape[1], scale=scale, slopes=slopes, segments=segments)
     return out, KeysValues(k, v)
 
 

@@ -110,10 +110,10 @@ def render(comparison: Comparison) -> str:
             leaving=listed(leaving(comparison)),
             distance_text=_DISTANCES["classification" if "classification" in metric.targets else "regression"],
             measured=re.sub(r"^(\S+)T(\d+:\d+):.*", r"\1, \2 UTC", comparison.measured_at),
-            settings=_pairs({**comparison.settings, "metric": metric.name, "intervals": comparison.method}),
-            environment=_pairs(comparison.environment),
+            settings=pairs({**comparison.settings, "metric": metric.name, "intervals": comparison.method}),
+            environment=pairs(comparison.environment),
             remarks=_remarks(comparison),
-            data=Markup(_in_script(record)),
+            data=Markup(in_script(record)),
             download=f"data:application/json;base64,{base64.b64encode(record.encode()).decode()}",
             filename=f"{_plain_name(comparison.task)}.json",
             script=Markup(SCRIPT),
@@ -190,7 +190,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     return found + [f"{name}: {said}" for name, notes in comparison.notes.items() for said in notes]
 
 
-def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Keys and values as text, without those that say nothing."""
     texts = ((key.replace("_gib", " (GiB)").replace("_", " "), _text(value)) for key, value in values.items())
     return [(key, text) for key, text in texts if text]
@@ -204,7 +204,7 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _in_script(text: str) -> str:
+def in_script(text: str) -> str:
     """JSON that cannot end the script element that it stands in."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -75,6 +75,12 @@ def _show(value: Any) -> str:
     return str(value) if value else "none"
 
 
+def instruction_sets() -> list[str]:
+    """The instruction sets of this processor that decide which kernels run; [] where the platform does not say."""
+    flags: list[str] = _machine()["flags"]
+    return flags
+
+
 @functools.cache
 def _machine() -> dict[str, Any]:
     processor, flags = _processor()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.errors import InputError
@@ -46,6 +46,23 @@ def integers(*shape: int, below: int, generator: torch.Generator) -> Tensor:
 def subsets(batch: int, num_items: int, size: int, *, generator: torch.Generator) -> Tensor:
     """`size` different items of 0..num_items-1 for each episode, in random order: int64 [batch, size]."""
     return torch.rand(batch, num_items, generator=generator, device=generator.device).topk(size).indices
+
+
+def different(batch: int, num_items: int, count: int, *, generator: torch.Generator) -> Int[Tensor, "batch count"]:
+    """`count` different items of 0..num_items-1 for each sequence, in random order.
+
+    Drawn with replacement, and sequences with a repetition drawn again: far cheaper than a permutation of the items,
+    unless most draws would repeat.
+    """
+    if count * count > num_items:
+        return torch.rand(batch, num_items, generator=generator, device=generator.device).topk(count).indices
+    items = integers(batch, count, below=num_items, generator=generator)
+    while True:
+        in_order = items.sort(1).values
+        repeats = (in_order[:, 1:] == in_order[:, :-1]).any(1).nonzero().squeeze(1)
+        if not len(repeats):
+            return items
+        items[repeats] = integers(len(repeats), count, below=num_items, generator=generator)
 
 
 def orthogonal(batch: int, size: int, *, generator: torch.Generator) -> Float[Tensor, "batch size size"]:

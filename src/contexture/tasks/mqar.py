@@ -21,7 +21,7 @@ from torch import Tensor
 from contexture.errors import InputError
 from contexture.learners.recall import InductionHead, Lookup
 from contexture.protocols import SequenceLearner, TaskCard, Tokens
-from contexture.tasks.draws import above_zero, at_least, integers
+from contexture.tasks.draws import above_zero, at_least, different, integers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +82,8 @@ class MQAR:
 
     def sample(self, batch: int, *, generator: torch.Generator) -> Tokens:
         """Draw sequences; slices: gap [batch, time], the tokens between a query and its key's first showing."""
-        keys = 1 + _different(batch, self.num_keys, self.num_pairs, generator=generator)
-        values = self.vocabulary // 2 + _different(batch, self.num_values, self.num_pairs, generator=generator)
+        keys = 1 + different(batch, self.num_keys, self.num_pairs, generator=generator)
+        values = self.vocabulary // 2 + different(batch, self.num_values, self.num_pairs, generator=generator)
         places = 2 * self.num_pairs + 2 * self._slots(batch, generator)
         if self.random_filler:
             ids = integers(batch, self.length, below=self.vocabulary, generator=generator)
@@ -119,20 +119,3 @@ class MQAR:
     def baselines(self) -> Mapping[str, SequenceLearner]:
         """An induction head, which a random token equal to the key can mislead."""
         return {"induction-head": InductionHead(vocabulary=self.vocabulary)}
-
-
-def _different(batch: int, num_items: int, count: int, *, generator: torch.Generator) -> Int[Tensor, "batch count"]:
-    """`count` different items of 0..num_items-1 for each sequence, in random order.
-
-    Drawn with replacement, and sequences with a repetition drawn again: far cheaper than a permutation of the items,
-    unless most draws would repeat.
-    """
-    if count * count > num_items:
-        return torch.rand(batch, num_items, generator=generator, device=generator.device).topk(count).indices
-    items = integers(batch, count, below=num_items, generator=generator)
-    while True:
-        in_order = items.sort(1).values
-        repeats = (in_order[:, 1:] == in_order[:, :-1]).any(1).nonzero().squeeze(1)
-        if not len(repeats):
-            return items
-        items[repeats] = integers(len(repeats), count, below=num_items, generator=generator)

@@ -5,7 +5,7 @@
 | state | the state is a tuple whose tensors have the batch first: reordering its rows reorders the episodes |
 | streaming | cutting a sequence anywhere and carrying the state gives what `forward` gives |
 | causality | what comes later changes nothing before |
-| gradients | every parameter gets a finite gradient, that of the output, non-zero in one of three random batches |
+| gradients | a trained parameter gets a finite gradient, that of the output, non-zero in one of three random batches |
 | segments | packed sequences give what the sequences give one by one; padding has no effect |
 | state growth | the state's bytes grow with time as the card says |
 | cost | floating-point operations grow with time as the card says |
@@ -121,9 +121,9 @@ def law_causality(case: MixerCase) -> None:
 
 
 def law_gradients(case: MixerCase) -> None:
-    """Every parameter's gradient is finite, right along a random direction, and somewhere non-zero."""
+    """Every trained parameter's gradient is finite, right along a random direction, and somewhere non-zero."""
     mixer, law = case.build(), "gradients"
-    named = dict(mixer.named_parameters())
+    named = {name: parameter for name, parameter in mixer.named_parameters() if parameter.requires_grad}
     moved = dict.fromkeys(named, False)
     for seed in range(3):
         x = case.input(2, TIME, seed=seed).requires_grad_()
@@ -205,15 +205,19 @@ def law_cost(case: MixerCase) -> None:
 
 def law_compilation(case: MixerCase) -> None:
     """One graph, with the same results."""
-    x, segments = case.input(2, TIME), torch.tensor([[0] * 40 + [1] * 30, [0] * 64 + [-1] * 6])
-    mixer = case.build()
+    segments = torch.tensor([[0] * 40 + [1] * 30, [0] * 64 + [-1] * 6])
+    one_graph(case.build(), case.input(2, TIME), ({}, {"segments": segments}))
+
+
+def one_graph(mixer: Mixer, x: Tensor, calls: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise LawError unless torch.compile takes every mixer(x, **keywords) as one graph with the same results."""
     torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             compiled = cast(Mixer, torch.compile(mixer, fullgraph=True, backend="aot_eager"))
-            for ids in (None, segments):
-                got, expected = _differentiated(compiled, x, ids), _differentiated(mixer, x, ids)
+            for keywords in calls:
+                got, expected = _differentiated(compiled, x, keywords), _differentiated(mixer, x, keywords)
                 for what, one, other in zip(("output", "gradient"), got, expected, strict=True):
                     agree("compilation", f"the {what} of the compiled mixer", one, other, tolerance=TOLERANCE)
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -236,6 +240,8 @@ def law_cohorts(case: MixerCase) -> None:
     stacked = dict(cohort.named_parameters())
     for member, mixer in enumerate(mixers):
         for name, parameter in mixer.named_parameters():
+            if not parameter.requires_grad:
+                continue
             assert parameter.grad is not None
             gradient = stacked[name].grad
             if gradient is None:
@@ -266,9 +272,9 @@ def _streamed(mixer: Mixer, x: Tensor, cuts: Sequence[int]) -> Tensor:
     return torch.cat(outputs, 1)
 
 
-def _differentiated(mixer: Mixer, x: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
+def _differentiated(mixer: Mixer, x: Tensor, keywords: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     x = x.clone().requires_grad_()
-    out = mixer(x, segments=segments)
+    out = mixer(x, **keywords)
     return out, torch.autograd.grad(out.square().sum(), x)[0]
 
 

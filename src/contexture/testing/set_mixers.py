@@ -4,59 +4,52 @@
 |---|---|
 | equivariance | reordering a set reorders its output; reordering the context changes nothing |
 | independence | given a context, an item's output does not depend on the other items |
-| gradients | every parameter gets a finite gradient, non-zero in one of three random batches |
+| gradients | every parameter gets a finite gradient, that of the output, non-zero in one of three random batches |
 | episodes | sets of a batch do not see each other |
+| cost | floating-point operations grow with the size of the set as the card says |
+| compilation | torch.compile takes the whole forward and backward as one graph, with the same results |
+| cohorts | three members stacked give what they give one by one, gradients included |
 
-Sets are [batch, items, width]; everything is computed in fp64 and held to a relative root mean square of 1e-10.
+Gradients, cost and cohorts are held to the very laws of causal mixers. Sets are [batch, items, width]; everything is
+computed in fp64 and held to a relative root mean square of 1e-10.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from contexture.protocols import MixerCard
 from contexture.testing.agreement import agree
-from contexture.testing.errors import LawError
 from contexture.testing.laws import run_laws
+from contexture.testing.mixers import TOLERANCE, MixerCase, law_cohorts, law_cost, law_gradients, one_graph
 
-TOLERANCE = 1e-10
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetMixerCase:
-    """A class to hold to the laws, and how to build it."""
-
-    mixer: type[Any]
-    width: int = 16
-    num_heads: int = 2
-
-    def build(self) -> nn.Module:
-        """A mixer in fp64."""
-        generator = torch.Generator().manual_seed(0)
-        built = self.mixer(self.width, num_heads=self.num_heads, generator=generator)
-        assert isinstance(built, nn.Module)
-        return built.to(torch.float64)
-
-    def input(self, items: int, seed: int = 0) -> Tensor:
-        """Three random sets of `items` members."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(3, items, self.width, generator=generator, dtype=torch.float64)
+SETS = 3
 
 
-def check_set_mixer(mixer: type[Any], *, width: int = 16, num_heads: int = 2, laws: tuple[str, ...] = ()) -> None:
-    """Hold a set mixer class to every law, or to the named ones; raises LawError at the first that it breaks."""
-    case = SetMixerCase(mixer=mixer, width=width, num_heads=num_heads)
-    card = mixer.card
-    assert isinstance(card, MixerCard)
-    run_laws(LAWS, case, waivers=card.waivers, only=laws)
+def check_set_mixer(
+    mixer: type[Any],
+    *,
+    width: int = 16,
+    num_heads: int = 2,
+    settings: Mapping[str, Any] | None = None,
+    laws: tuple[str, ...] = (),
+) -> None:
+    """Hold a set mixer class to every law, or to the named ones; raises LawError at the first that it breaks.
+
+    `settings` are further keyword arguments of its constructor. A law on the card's `waivers` has to be broken.
+    """
+    case = MixerCase(mixer=mixer, width=width, num_heads=num_heads, settings=settings or {})
+    run_laws(LAWS, case, waivers=case.card.waivers, only=laws)
 
 
-def law_equivariance(case: SetMixerCase) -> None:
+def _build(case: MixerCase) -> nn.Module:
+    return case.build()
+
+
+def law_equivariance(case: MixerCase) -> None:
     """No order among the members."""
-    mixer, x, context = case.build(), case.input(7), case.input(6, seed=1)
+    mixer, x, context = _build(case), case.input(SETS, 7), case.input(SETS, 6, seed=1)
     order, others = torch.tensor([3, 0, 6, 1, 5, 2, 4]), torch.tensor([5, 1, 3, 0, 4, 2])
     expected = mixer(x)[:, order]
     agree("equivariance", "a reordered set", mixer(x[:, order]), expected, tolerance=TOLERANCE)
@@ -65,9 +58,9 @@ def law_equivariance(case: SetMixerCase) -> None:
     agree("equivariance", "the answer to a reordered context", got, expected, tolerance=TOLERANCE)
 
 
-def law_independence(case: SetMixerCase) -> None:
+def law_independence(case: MixerCase) -> None:
     """Items do not see each other beside a context."""
-    mixer, x, context = case.build(), case.input(5), case.input(6, seed=1)
+    mixer, x, context = _build(case), case.input(SETS, 5), case.input(SETS, 6, seed=1)
     together = mixer(x, context=context)
     for item in range(5):
         alone = mixer(x[:, item : item + 1], context=context)
@@ -75,32 +68,23 @@ def law_independence(case: SetMixerCase) -> None:
         agree("independence", what, alone, together[:, item : item + 1], tolerance=TOLERANCE)
 
 
-def law_gradients(case: SetMixerCase) -> None:
-    """Every parameter learns."""
-    mixer = case.build()
-    named = dict(mixer.named_parameters())
-    moved = dict.fromkeys(named, False)
-    for seed in range(3):
-        total = (mixer(case.input(7, seed)) * case.input(7, seed + 10)).sum()
-        gradients = torch.autograd.grad(total, list(named.values()), materialize_grads=True)
-        for name, gradient in zip(named, gradients, strict=True):
-            if not gradient.isfinite().all():
-                raise LawError("gradients", f"the gradient of {name} is not finite")
-            moved[name] |= bool(gradient.count_nonzero())
-    for name, seen in moved.items():
-        if not seen:
-            raise LawError("gradients", f"{name} gets no gradient in any of three random batches")
-
-
-def law_episodes(case: SetMixerCase) -> None:
+def law_episodes(case: MixerCase) -> None:
     """Sets do not see each other."""
-    mixer, x = case.build(), case.input(7)
+    mixer, x = case.build(), case.input(SETS, 7)
     agree("episodes", "the last set asked alone", mixer(x[2:]), mixer(x)[2:], tolerance=TOLERANCE)
 
 
-LAWS: Mapping[str, Callable[[SetMixerCase], None]] = {
+def law_compilation(case: MixerCase) -> None:
+    """One graph, with and without a context."""
+    one_graph(case.build(), case.input(SETS, 7), ({}, {"context": case.input(SETS, 6, seed=1)}))
+
+
+LAWS: Mapping[str, Callable[[MixerCase], None]] = {
     "equivariance": law_equivariance,
     "independence": law_independence,
     "gradients": law_gradients,
     "episodes": law_episodes,
+    "cost": law_cost,
+    "compilation": law_compilation,
+    "cohorts": law_cohorts,
 }

@@ -62,7 +62,10 @@ def member_parameters(model: nn.Module) -> list[dict[str, nn.Parameter]]:
     count = num_members(model)
     if count is None:
         return [named]
-    return [{name: nn.Parameter(value.detach()[k]) for name, value in named.items()} for k in range(count)]
+    return [
+        {name: nn.Parameter(value.detach()[k], requires_grad=value.requires_grad) for name, value in named.items()}
+        for k in range(count)
+    ]
 
 
 def share_gradients(model: nn.Module, members: Sequence[Mapping[str, nn.Parameter]]) -> None:
@@ -88,8 +91,11 @@ def clip_gradients(model: nn.Module, largest: float | None) -> Tensor:
 
 
 def _replace(model: nn.Module, members: int | None, values: Mapping[str, Tensor]) -> None:
-    """Give `model` these parameters; one that several leaves share stays shared."""
-    held = {id(value): nn.Parameter(values[name]) for name, value in model.named_parameters()}
+    """Give `model` these parameters; one that several leaves share stays shared, and a frozen one frozen."""
+    held = {
+        id(value): nn.Parameter(values[name], requires_grad=value.requires_grad)
+        for name, value in model.named_parameters()
+    }
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         if own and not isinstance(module, Leaf):

@@ -17,11 +17,10 @@ from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.tokens import TokenModel, TokenModelConfig
 from contexture.protocols import Task
+from contexture.training.precision import Precision, require_precision
 from contexture.training.schedule import ScheduleConfig
 
 ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig
-Precision = Literal["fp32", "bf16", "fp64"]
-PRECISIONS = ("fp32", "bf16", "fp64")
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
     "tokens": (TokenModelConfig, TokenModel),
@@ -104,8 +103,7 @@ class TrainingConfig:
             raise InputError(
                 f"a batch of {self.batch} cannot be cut into {self.accumulation} parts of whole blocks of {self.block}"
             )
-        if self.precision not in PRECISIONS:
-            raise InputError(f"no precision is named {self.precision!r}: there are {', '.join(PRECISIONS)}")
+        require_precision(self.precision)
         if self.clip is not None and self.clip <= 0:
             raise InputError("clip is greater than zero, or None for no clipping")
 

@@ -29,6 +29,7 @@ from contexture.training.episodes import draw
 from contexture.training.interrupts import Interrupted, Interrupts
 from contexture.training.losses import losses, mean_losses
 from contexture.training.optimiser import MemberOptimiser
+from contexture.training.precision import autocast
 from contexture.training.progress import Progress, Silent
 from contexture.training.schedule import factor
 
@@ -123,7 +124,7 @@ class Trainer:
         return name if len(self.configs) == 1 else f"{name}-{member}"
 
     def _losses(self, purpose: str, step: int, blocks: range) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.config.precision):
             return mean_losses(*self._values(purpose, step, blocks))
 
     def _values(self, purpose: str, step: int, blocks: range) -> tuple[Tensor, Tensor]:

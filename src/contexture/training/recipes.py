@@ -1,9 +1,12 @@
-"""The runs whose weights ship with the package, as functions that return their configuration."""
+"""Training runs as functions that return their configuration: those whose weights ship, and modest ones for tasks."""
 
 from collections.abc import Callable, Mapping
 
 from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModelConfig
+from contexture.models.tokens import TokenModelConfig
+from contexture.protocols import Episodes, Pairs, Tokens
+from contexture.randomness import generator
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
 
@@ -26,10 +29,51 @@ def linear_regression(*, seed: int = 0) -> TrainingConfig:
         batch=128,
         block=64,
         seed=seed,
-        precision="bf16",
+        precision="auto",
         evaluate_every=200,
         checkpoint_every=200,
     )
+
+
+def over_pairs(task: TaskChoice) -> TrainingConfig:
+    """A modest run on a registered task over pairs: four layers of width 64, 2,000 steps of AdamW."""
+    drawn = _drawn(task)
+    assert isinstance(drawn, Pairs)
+    model = PairsModelConfig(
+        num_features=drawn.x.shape[2],
+        num_classes=drawn.schema.num_classes,
+        backbone=BackboneConfig(max_length=2 * drawn.time),
+    )
+    return TrainingConfig(task=task, model=model, steps=2000)
+
+
+def over_tokens(task: TaskChoice) -> TrainingConfig:
+    """A modest run on a registered task over tokens: two layers of width 64 without feed-forward networks, Muon.
+
+    The model is that of the recall ladder, after Arora et al. 2024: what a position learns of others, it learns by the
+    mixer alone.
+    """
+    drawn = _drawn(task)
+    assert isinstance(drawn, Tokens)
+    backbone = BackboneConfig(
+        pattern="softmax+none*2",
+        num_heads=2,
+        positions="learned",
+        max_length=drawn.ids.shape[1],
+    )
+    return TrainingConfig(
+        task=task,
+        model=TokenModelConfig(vocabulary=drawn.vocabulary, backbone=backbone),
+        optimiser=OptimiserConfig(name="muon", rate=3e-3, matrix_rate=0.03),
+        schedule=ScheduleConfig(warm_up=50),
+        steps=1000,
+        batch=32,
+    )
+
+
+def _drawn(task: TaskChoice) -> Episodes:
+    """One episode, for its shapes."""
+    return task.build().sample(1, generator=generator("shape"))
 
 
 RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {"linear-regression": linear_regression}

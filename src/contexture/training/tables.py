@@ -32,6 +32,7 @@ from contexture.store.environment import environment
 from contexture.store.record import RunRecord
 from contexture.tasks.tabular_prior import TableBatch, TabularPrior
 from contexture.training.interrupts import Interrupted, Interrupts
+from contexture.training.precision import Precision, autocast
 from contexture.training.progress import Progress, Silent
 
 RECORD = "record.jsonl"
@@ -58,6 +59,7 @@ class TableTrainingConfig:
     regression_weight: float = 0.7
     average: float = 0.998
     seed: int = 0
+    precision: Precision = "auto"
     checkpoint_every: int = 200
     report_every: int = 50
     validate_every: int = 1_000
@@ -137,7 +139,7 @@ class TableTrainer:
             for group in self.optimisers[name].param_groups:
                 group["lr"] = rate * factor
         batch = draw_batch(self.config, self.step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(self.config.precision):
             classes, bins = table_losses(self.model, batch)
         loss = (classes.sum() + self.config.regression_weight * bins.sum()) / (classes.numel() + bins.numel())
         torch.autograd.backward(loss)

@@ -1,0 +1,109 @@
+"""How much of the recall ladder is run: which rungs, how long, how many rates and seeds, and what sizes are matched.
+
+Every mixer gets two layers, each a norm, the mixer and a shortcut, without feed-forward networks, as in Arora et al.
+2024: what a position learns of others, it learns by the mixer. Learned positions are added to the embeddings for all,
+so that a mixer which knows no order by itself is judged by its memory. Matrices are trained by Muon at the rate that
+one validation seed finds best in the grid, and everything else by AdamW at a tenth of that, both with a decay of 0.1
+after Arora et al.; other seeds are reported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from contexture.errors import InputError
+
+MATCHES = ("parameters", "state", "seconds")
+VALIDATION_SEED = 1000
+"""The seed on which rates are chosen; reported ones count from 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """The settings of a ladder, the same for every mixer.
+
+    width: that of the softmax model whose parameters the others match. state_bytes: what the models of the panel of
+    equal states keep after a whole sequence. seconds: processor time of one training in the panel of equal time;
+    most_seconds: where trainings of the other panels are cut short. num_evaluated: sequences for each seed.
+    """
+
+    name: str
+    rungs: tuple[str, ...]
+    steps: int
+    rates: tuple[float, ...]
+    num_seeds: int
+    width: int = 32
+    num_heads: int = 2
+    num_layers: int = 2
+    batch: int = 32
+    weight_decay: float = 0.1
+    state_bytes: int = 8192
+    seconds: float = 8.0
+    most_seconds: float = 60.0
+    num_evaluated: int = 512
+
+
+BUDGETS: Mapping[str, Budget] = {
+    budget.name: budget
+    for budget in (
+        Budget(
+            name="tiny",
+            rungs=("induction", "mqar-4"),
+            steps=12,
+            rates=(0.03,),
+            num_seeds=2,
+            width=16,
+            batch=16,
+            state_bytes=4096,
+            seconds=0.2,
+            most_seconds=2.0,
+            num_evaluated=64,
+        ),
+        Budget(
+            name="small",
+            rungs=("mqar-4", "mqar-8", "fuzzy-recall", "selective-copying", "running-parity"),
+            steps=400,
+            rates=(0.03, 0.1),
+            num_seeds=3,
+            most_seconds=25.0,
+        ),
+        Budget(
+            name="full",
+            rungs=(
+                "induction",
+                "mqar-4",
+                "mqar-8",
+                "mqar-16",
+                "noisy-recall",
+                "fuzzy-recall",
+                "phonebook",
+                "copying",
+                "selective-copying",
+                "compression",
+                "running-parity",
+                "permutations-3",
+                "permutations-5",
+            ),
+            steps=800,
+            rates=(0.01, 0.03, 0.1),
+            num_seeds=3,
+            most_seconds=120.0,
+            seconds=16.0,
+            num_evaluated=1024,
+        ),
+    )
+}
+
+
+def choose_budget(name: str) -> Budget:
+    """The budget of that name; InputError lists what there is."""
+    if name not in BUDGETS:
+        raise InputError(f"no budget is named {name!r}: there are {', '.join(BUDGETS)}")
+    return BUDGETS[name]
+
+
+def choose_matches(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is matched, checked; InputError for an unknown one."""
+    for name in names:
+        if name not in MATCHES:
+            raise InputError(f"mixers cannot be matched by {name!r}: there are {', '.join(MATCHES)}")
+    return tuple(dict.fromkeys(names))
