@@ -242,3 +242,14 @@ def test_quantiles_are_the_inverse_of_the_distribution() -> None:
     mean, variance = table_bins.bin_moments(normal[None, None])
     assert mean.item() == pytest.approx(0.0, abs=1e-9)
     assert variance.item() == pytest.approx(1.0, abs=5e-3)
+
+
+def test_pages_that_hold_copies_of_files_count_as_free_memory(tmp_path):
+    from contexture.learners.table_transformer import _free_memory
+
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       24000000 kB\nMemFree:          100000 kB\nMemAvailable:   20000000 kB\n")
+    assert _free_memory(meminfo) == 1024 * 20_000_000
+    meminfo.write_text("MemTotal:       24000000 kB\n")
+    assert _free_memory(meminfo) == float("inf")
+    assert _free_memory(tmp_path / "absent") == float("inf")

@@ -7,9 +7,10 @@ different orders; their predictive distributions are averaged. The context is en
 Legend: B = episodes, E = members, N = rows, Q = queries, D = columns, C = classes.
 """
 
-import os
+import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -336,11 +337,14 @@ def _before_any_example(schema: Schema, queries: Tensor) -> Prediction:
     )
 
 
-def _free_memory() -> float:
-    """The bytes of memory that are free, where the platform says so; otherwise no bound."""
-    if not hasattr(os, "sysconf"):
-        return float("inf")
+def _free_memory(meminfo: Path = Path("/proc/meminfo")) -> float:
+    """The bytes of memory that can be had, where the platform says so; otherwise no bound.
+
+    Pages that hold copies of files count as free, since the system gives them up: on a machine that has read many
+    files hardly any memory is unused.
+    """
     try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    except OSError:
         return float("inf")
+    return 1024.0 * int(found[1]) if found else float("inf")
