@@ -17,6 +17,7 @@ A form is left out where it would take minutes, or where it does not take the dt
 
 import argparse
 import inspect
+import shlex
 import sys
 import time
 import warnings
@@ -153,7 +154,7 @@ def pairs() -> list[Pair]:
         Pair(op="mamba-2", peer="transformers: mamba2_chunk_scan", inputs=mamba_2, ours=our_mamba_2,
              theirs=lambda x, dt, rate, write, read: mamba2_chunk_scan(x, dt, rate, write, read, chunk_size=256)),
         Pair(op="selective-scan", peer="transformers: mamba_selective_scan", inputs=scanned, theirs=scan,
-             ours=lambda x, dt, rate, write, read: selective_scan(x, dt, rate[None], write, read)[0], longest=2048),
+             ours=lambda x, dt, rate, write, read: selective_scan(x, dt, rate[None], write, read)[0], longest=512),
     ]  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def measure(pair: Pair, length: int, dtype: str, threads: int) -> dict[str, Any]
     return {**row, "ours_ms": round(ours, 2), "peer_ms": round(theirs, 2), "times_faster": round(theirs / ours, 2)}
 
 
-def markdown(rows: Sequence[dict[str, Any]], versions: dict[str, str]) -> str:
+def markdown(rows: Sequence[dict[str, Any]], versions: dict[str, str], command: str) -> str:
     """A table for a page of the documentation: one line for each op, peer, length and number of threads."""
     headings = ("op", "peer", "tokens", "threads", "dtype", "ours, ms", "peer, ms", "times faster")
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
@@ -212,7 +213,7 @@ def markdown(rows: Sequence[dict[str, Any]], versions: dict[str, str]) -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     machine = environment()
     held = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{machine['processor']}; {held}; `python benchmarks/peers.py`\n\n" + "\n".join(lines) + "\n"
+    return f"{machine['processor']}; {held}; `{command}`\n\n" + "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -237,16 +238,17 @@ def main(arguments: list[str] | None = None) -> int:
                 for dtype in chosen.dtype:
                     rows.append(measure(pair, length, dtype, threads))
                     print(*rows[-1].values(), sep="\t", file=sys.stderr, flush=True)
+    command = shlex.join(["python", "benchmarks/peers.py", *(sys.argv[1:] if arguments is None else arguments)])
     versions = {name: metadata.version(name) for name in ("transformers", "flash-linear-attention", "torch")}
     said = {
         "benchmark": "ops beside other packages",
         "unit": "milliseconds, forward and backward: of processor time on one thread, of the clock on two",
         "shape": {"batch": BATCH, "heads": HEADS, "dim": DIM},
         "versions": versions,
-        "command": "python benchmarks/peers.py",
+        "command": command,
     }
     if chosen.markdown:
-        chosen.markdown.write_text(markdown(rows, versions), encoding="utf-8")
+        chosen.markdown.write_text(markdown(rows, versions, command), encoding="utf-8")
     write_result(chosen.output, {**said, "environment": environment(), "rows": rows})
     return 0
 
