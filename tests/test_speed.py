@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from contexture.cli import main
+from contexture.discovery import find
 from contexture.errors import InputError
 from contexture.evaluation.speed import Shape, Speed, measure_speed, peak_bytes
 from contexture.mixers.delta_rule import DeltaRule
@@ -54,6 +55,12 @@ def test_peak_of_a_table_of_scores_grows_with_its_square(speed):
     small, large = (linear.of("linear", dtype="fp32", length=n).peak_bytes for n in (128, 256))
     assert small < large < 2.5 * small
     assert found.of("softmax", dtype="fp32", length=64).peak_bytes > 0
+
+
+@pytest.mark.parametrize("name", ["performer", "aft-full", "masked-mixer"])
+def test_fixed_weights_and_learned_positions_are_no_obstacle(name):
+    found = measure_speed({name: find(name, "mixers")}, lengths=(1100,), shape=SMALL, budget=0.0)
+    assert found.of(name, dtype="fp32", length=1100).decode > 0
 
 
 class Broken(SoftmaxAttention):

@@ -4,8 +4,10 @@ A layer of `num_heads` heads of `dim` reads random vectors, [batch, length, num_
 the median of several calls after one to warm up: of the processor on one thread, which a busy machine disturbs least,
 and of the clock on more. The peak is the most memory that the tensors made during one forward and
 backward hold at once, inputs and parameters aside. A decoded token is one call of `stream` after `length` tokens.
+A mixer that learns weights for positions is built for as many as it is shown.
 """
 
+import inspect
 import statistics
 import time
 import weakref
@@ -219,14 +221,15 @@ def measure_mixer(
 ) -> Timing:
     """Measure one mixer at one length, on as many threads as torch is set to."""
     source = generator("speed", length)
-    built: Mixer = mixer(shape.width, num_heads=shape.num_heads, generator=source).to(DTYPES[dtype])
+    longest = {"max_length": length + 1} if "max_length" in inspect.signature(mixer).parameters else {}
+    built: Mixer = mixer(shape.width, num_heads=shape.num_heads, generator=source, **longest).to(DTYPES[dtype])
     x = torch.randn(shape.batch, length, shape.width, generator=source).to(DTYPES[dtype])
     weight = torch.randn(x.shape, generator=source).to(x.dtype)
-    parameters = [*built.parameters()]
+    trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
 
     def both() -> tuple[Tensor, ...]:
         leaf = x.requires_grad_()
-        return torch.autograd.grad((built(leaf) * weight).sum(), [leaf, *parameters], allow_unused=True)
+        return torch.autograd.grad((built(leaf) * weight).sum(), [leaf, *trained], allow_unused=True)
 
     with torch.no_grad():
         forward = median_seconds(lambda: built(x), budget=budget)
