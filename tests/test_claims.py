@@ -60,6 +60,7 @@ def moved(run):
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "160")  # a narrow table breaks sentences over lines
     Path("own.py").write_text(OWN.replace("LIMIT", "0.5"), encoding="utf-8")
     Path("wrong.py").write_text(OWN.replace("LIMIT", "0.01"), encoding="utf-8")
 

@@ -57,7 +57,11 @@ def _rows(what: str) -> list[dict[str, Any]]:
             }
             for name, summary in BUNDLED.items()
         ]
-    return sorted(rows, key=lambda row: (row["year"] or 0, row["name"])) if what == "mixers" else rows
+    return _by_year(rows) if what == "mixers" else rows
+
+
+def _by_year(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["year"] or 0, row["name"]))
 
 
 def _hybrids() -> list[dict[str, Any]]:
@@ -82,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     rows = _rows(options.what)
     hybrids = _hybrids() if options.what == "mixers" else []
     if options.json:
-        rows += hybrids
+        rows = _by_year(rows + hybrids) if hybrids else rows
         json.dump(rows, sys.stdout, indent=2)
         print()
         return 0
