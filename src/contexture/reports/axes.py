@@ -92,6 +92,13 @@ def number_y(axes: "Axes", low: float, high: float, *, log: bool) -> None:
     axes.minorticks_off()
 
 
+def log_x(axes: "Axes") -> None:
+    """A logarithmic x axis with plain numbers on it, where matplotlib would write powers as formulas."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
+
+
 def number_sizes(axes: "Axes", sizes: Sequence[int], *, most: int) -> None:
     """Put the context sizes under the x axis."""
     if even_in_log(sizes):

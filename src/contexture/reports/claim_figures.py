@@ -82,7 +82,7 @@ def _draw_lines(axes: "Axes", result: Result) -> None:
         marker = _MARKERS[index % len(_MARKERS)] if len(line["x"]) <= 40 else ""
         axes.plot(line["x"], mean, color=colour, linewidth=2, marker=marker, markersize=5, label=name)
     if about["log_x"]:
-        axes.set_xscale("log")
+        shared.log_x(axes)
     ends = [y for line in result.lines.values() for y in (*line["low"], *line["high"])]
     if about["rule"]:
         ends.append(result.threshold)
@@ -122,7 +122,7 @@ def _draw_numbers(axes: "Axes", result: Result) -> None:
     axes.axvline(result.threshold, color=LIGHT["muted"], linewidth=1.4, dashes=(1.5, 2.5))
     low, high = shared.padded([v for v in everything if math.isfinite(v)], log=log, share=0.12)
     if log:
-        axes.set_xscale("log")
+        shared.log_x(axes)
     axes.set_xlim(low, high)
     axes.minorticks_off()
     axes.set_ylim(-0.6, len(rows) - 0.4)
