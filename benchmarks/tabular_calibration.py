@@ -26,7 +26,7 @@ from contexture.protocols import Pairs
 from contexture.store.checkpoint import read_checkpoint
 from tabular_development import Table, loss, read, schema, splits
 
-TEMPERATURES = (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+TEMPERATURES = (0.75, 0.8, 0.85, 0.87, 0.9, 0.95, 1.0)
 SIZES = (30, 100, 300)
 
 
