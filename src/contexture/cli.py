@@ -300,7 +300,17 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"contexture {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_compare, _add_predict, _add_list, _add_papers, _add_site, _add_train, _add_claim, _add_check, _add_bench):
+    for add in (
+        _add_compare,
+        _add_predict,
+        _add_list,
+        _add_papers,
+        _add_site,
+        _add_train,
+        _add_claim,
+        _add_check,
+        _add_bench,
+    ):
         add(commands)
     doctor = commands.add_parser("doctor", help="the environment, for a bug report")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
