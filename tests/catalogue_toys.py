@@ -6,8 +6,8 @@ from typing import Any
 
 FILLER = (
     "Every token writes what it holds into a table of fixed size and reads what earlier ones left there, so that one "
-    "pass over the sequence suffices. On lists of pairs that are asked for later, it answers as often as attention does "
-    "until there are more pairs than rows, and then worse, which is where a larger table would have helped it."
+    "pass over the sequence suffices. On lists of pairs that are asked for later, it answers as often as attention "
+    "does until there are more pairs than rows, and then worse, which is where a larger table would have helped it."
 )
 
 TOYS: Mapping[str, Mapping[str, Any]] = {

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from catalogue_toys import write_toys
 
+from catalogue_toys import write_toys
 from contexture.catalogue.export import COLUMNS, bibtex, to_csv, to_json
 from contexture.catalogue.library import Library, load_library, results_folder
 from contexture.catalogue.measures import Value, read_measures
@@ -73,7 +73,7 @@ def test_every_published_paper_is_measured_in_the_real_catalogue() -> None:
 def test_a_damaged_result_is_refused_by_name(tmp_path: Path) -> None:
     entries = write_toys(tmp_path / "entries")
     write_result(tmp_path / "one-step-gd.json", {"paper": "one-step-gd", "claims": [{"name": "isotropic"}]})
-    with pytest.raises(InputError, match="one-step-gd.json does not hold a claim that can be read"):
+    with pytest.raises(InputError, match=r"one-step-gd\.json does not hold a claim that can be read"):
         load_library(tmp_path, entries=entries)
 
 
@@ -180,7 +180,7 @@ def test_measures_stand_from_the_best_to_the_worst() -> None:
 def test_a_damaged_measurement_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "mixer_speed.json").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="mixer_speed.json is not what its name says"):
+    with pytest.raises(InputError, match=r"mixer_speed\.json is not what its name says"):
         read_measures(tmp_path)
 
 

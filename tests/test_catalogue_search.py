@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from catalogue_toys import write_toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalogue_toys import write_toys
 from contexture.catalogue.library import Library, load_library
 from contexture.catalogue.query import FACETS, MOST_TEXT, Query, values
 from contexture.catalogue.search import MOST_WORDS, Search, texts, words

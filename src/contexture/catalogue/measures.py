@@ -35,8 +35,8 @@ class Value:
 class Measure:
     """One quantity of several mixers or learners; `values` from the best to the worst.
 
-    task: the task that it was measured on, "" for none. length: tokens of a sequence, where that is what it is of. rules: levels to compare with, by name. log: whether it is
-    drawn on a logarithmic axis.
+    task: the task that it was measured on, "" for none. length: tokens of a sequence, 0 for none.
+    rules: levels to compare with, by name. log: whether it is drawn on a logarithmic axis.
     """
 
     key: str
@@ -153,7 +153,7 @@ def _linear(document: Document, stem: str) -> Iterator[Measure]:
         yield Measure(
             key=f"excess-{task['name']}-{examples}",
             title=f"excess error after {examples} examples",
-            about=f"Squared error beyond the noise, {document['prompts']:,} prompts of {task['num_features']} features.",
+            about=f"Squared error beyond the noise, {document['prompts']:,} prompts of {task['num_features']} numbers.",
             room="learners",
             task=task["name"],
             log=True,

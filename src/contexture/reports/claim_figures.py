@@ -25,7 +25,7 @@ _FLOOR = 1e-18
 
 
 def element(result: Result, *, name: str = "claim", titled: bool = True) -> str:
-    """The picture as an <svg> element for a page, whose ids begin with `name`; the claim's sentence above unless not."""
+    """The picture as an <svg> element for a page, whose ids begin with `name`, titled with the claim or not."""
     import matplotlib as mpl
 
     with mpl.rc_context(SETTINGS):
