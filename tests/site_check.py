@@ -63,7 +63,7 @@ def gather(element: ElementTree.Element, page: Page) -> None:
             page.faults.append(f"has a script in the attribute {plain} of {tag}")
         if plain == "style" and "url(" in value.replace("url(#", ""):
             page.faults.append(f"loads by the style of {tag}: {value}")
-        if (tag, plain) in LOADING:
+        if (tag, plain) in LOADING or (plain == "data-index" and value):
             page.loads.append(value)
         elif (tag, plain) in {("a", "href"), ("form", "action")}:
             page.links.append(value)

@@ -43,7 +43,7 @@ def test_the_real_site_is_sound(tmp_path: Path) -> None:
     for room in ("mixers", "tasks", "learners"):
         assert {f"{room}/{name}.html" for name in real.parts[room]} <= names
     assert {f"leaderboards/{name}.html" for name in real.parts["tasks"]} <= names
-    assert json.loads((tmp_path / "public" / "index.json").read_text(encoding="utf-8")).keys() == real.papers.keys()
+    assert json.loads((tmp_path / "public" / "static" / "index.json").read_text(encoding="utf-8")).keys() == real.papers.keys()
 
 
 @pytest.mark.parametrize(
