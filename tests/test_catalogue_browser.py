@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from catalogue_toys import write_toys
 
+from catalogue_toys import write_toys
 from contexture.catalogue.library import load_library
 from contexture.catalogue.site import build
 
@@ -27,7 +27,8 @@ frame.addEventListener("load", async () => {
   const page = frame.contentDocument, view = frame.contentWindow;
   const key = (name) => (page.activeElement ?? page.body).dispatchEvent(
     new view.KeyboardEvent("keydown", { key: name, bubbles: true, cancelable: true }));
-  const type = (text) => { const q = page.getElementById("q"); q.value = text; q.dispatchEvent(new view.Event("input")); };
+  const input = (field, text) => { field.value = text; field.dispatchEvent(new view.Event("input")); };
+  const type = (text) => input(page.getElementById("q"), text);
   const rows = () => [...page.querySelectorAll(".row")].map((row) => row.dataset.key).join(" ");
   const at = () => page.activeElement.closest(".row")?.dataset.key ?? page.activeElement.tagName;
   const said = [];
@@ -66,7 +67,9 @@ def shown(url: str, profile: Path) -> str:
     return done.stdout
 
 
-def probed(site: tuple[Path, str], profile: Path, script: str, *, page: str = "index.html", width: int = 1200) -> list[str]:
+def probed(
+    site: tuple[Path, str], profile: Path, script: str, *, page: str = "index.html", width: int = 1200
+) -> list[str]:
     """What a script says that drives a page inside a frame."""
     folder, root = site
     (folder / "probe.html").write_text(PROBE % (page, width, script), encoding="utf-8")
@@ -124,7 +127,7 @@ def test_keys_go_to_the_search_and_through_the_list(site: tuple[Path, str], tmp_
         tmp_path,
         """
         key("ArrowDown"); said.push(at());
-        key("j"); said.push(at()); key("j"); said.push(at()); key("ArrowDown"); said.push(at()); key("k"); said.push(at());
+        for (const name of ["j", "j", "ArrowDown", "k"]) { key(name); said.push(at()); }
         key("/"); said.push(page.activeElement.id); key("j"); said.push(page.activeElement.id);
         key("ArrowDown"); said.push(at()); said.push(page.activeElement.href.split("/").slice(-2).join("/"));
         key("/"); key("Escape"); said.push(at());
@@ -141,19 +144,21 @@ def test_tables_are_sorted_and_picked_from(site: tuple[Path, str], tmp_path: Pat
         site,
         tmp_path,
         """
-        const names = () => [...page.querySelectorAll("tbody tr")].filter((row) => !row.hidden).map((r) => r.dataset.name);
+        const shown = () => [...page.querySelectorAll("tbody tr")].filter((row) => !row.hidden);
+        const names = () => shown().map((row) => row.dataset.name);
         page.querySelectorAll(".sort")[1].click(); const up = names();
         page.querySelectorAll(".sort")[1].click(); const down = names();
         said.push(String(up.length > 9), String(up[0] === down.at(-1)), String(up[0] !== down[0]));
-        const field = page.querySelector("[data-pick] input"); field.value = "softmax, delta-rule";
-        field.dispatchEvent(new view.Event("input")); said.push(names().sort().join(" "));
+        input(page.querySelector("[data-pick] input"), "softmax, delta-rule"); said.push(names().sort().join(" "));
         """,
         page="compare/index.html",
     )
     assert said == ["true", "true", "true", "delta-rule softmax"]
 
 
-@pytest.mark.parametrize("page", ["index.html", "papers/icl-by-gd.html", "mixers/delta-rule.html", "compare/index.html"])
+@pytest.mark.parametrize(
+    "page", ["index.html", "papers/icl-by-gd.html", "mixers/delta-rule.html", "compare/index.html"]
+)
 def test_nothing_is_wider_than_a_narrow_screen(site: tuple[Path, str], tmp_path: Path, page: str) -> None:
     said = probed(site, tmp_path, "said.push(String(page.documentElement.scrollWidth));", page=page, width=390)
     assert int(said[0]) <= 390
