@@ -195,6 +195,9 @@ def _add_claim(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--scale", choices=("smoke", "cpu", "long", "gpu"), default="smoke", help="(default: smoke)")
     parser.add_argument("--seeds", type=_positive, default=3, metavar="N", help="independent seeds, at least 3")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument(
+        "--events", action="store_true", help="for programs: a JSON object a line as it goes; ends with standard input"
+    )
     parser.add_argument("--report", metavar="FILE", help="write an HTML report with every figure")
     parser.add_argument("--run-dir", metavar="FOLDER", help="where models, results, figures go (default: user cache)")
     parser.add_argument("--again", action="store_true", help="measure anew what stands already")
