@@ -1,7 +1,7 @@
 """One run of a claim as a page shows it, made of nothing but the lines of its record.
 
     {"event": "asked", "paper", "claim", "scale", "at"}     first; the run is acknowledged once this line is durable
-    {"event": "started", "pid", "born"}                     the process, and what tells it from a later one of its number
+    {"event": "started", "pid", "born"}                     the process, and what tells it from a later one so numbered
     {"event": "measuring" | "training" | "step" | "measured", ...}     what `contexture claim --events` prints
     {"event": "said", "text"}                               a line of its standard error stream
     {"event": "stopping"}                                   somebody asked for its end
