@@ -26,6 +26,7 @@ from contexture.catalogue.processes import begin, birth, close_pipes, end_group,
 from contexture.errors import ContextureError, InputError
 from contexture.store import json_text
 from contexture.store.atomic import make_folder, try_lock
+from contexture.store.clock import moment
 from contexture.store.record import RunRecord, read_record
 from contexture.store.report import Report, to_stderr
 
@@ -182,7 +183,7 @@ class Jobs:
         if not job.over and self.may_start:
             if job.pid is not None and job.born and birth(job.pid) == job.born:
                 end_group(job.pid)
-            ended = {"event": "ended", "state": "interrupted", "status": None, "at": moment(datetime.now(UTC))}
+            ended = {"event": "ended", "state": "interrupted", "status": None, "at": moment()}
             with RunRecord(path, report=self._report) as record:
                 record.append(ended)
             job.take(ended)
@@ -295,7 +296,7 @@ class _Live:
     def _end(self, state: State, status: int | None, done: Callable[[], None]) -> None:
         for timer in self.timers:
             timer.cancel()
-        self.note({"event": "ended", "state": state, "status": status, "at": moment(datetime.now(UTC))})
+        self.note({"event": "ended", "state": state, "status": status, "at": moment()})
         with contextlib.suppress(OSError):
             self.record.close()
         done()
@@ -311,12 +312,3 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         rest = rest[:LONGEST_LINE]
     if rest:
         yield rest
-
-
-def moment(when: datetime) -> str:
-    """A moment as RFC 3339 writes it, in UTC, to the second.
-
-    >>> moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    '2026-01-02T03:04:05Z'
-    """
-    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -16,7 +16,7 @@
       .authors, .arxiv, .left_out, .seconds
     Claimed.published
       .result     Result: value, low, high, threshold, direction, verdict, reference, control, settings, lines, ...
-      .command, .environment               what measured it, where
+      .command, .environment, .at          what measured it, where and when
     to_json(record), to_csv(records), bibtex(record)     in `catalogue.export`
 
 Everything is read once and never changes: load anew to see what was published since. Published results are
@@ -49,11 +49,15 @@ VERDICTS: tuple[Verdict, ...] = ("held", "mechanism-checked", "undecided", "not-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """A claim's published result, with the command and the surroundings that it was measured in."""
+    """A claim's published result, with the command and the surroundings that it was measured in.
+
+    at: when it was published, as RFC 3339 writes it; "" where that was not recorded.
+    """
 
     result: Result
     command: str
     environment: Mapping[str, Any]
+    at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,7 +254,12 @@ def _published(claim: Mapping[str, Any], key: str) -> Published:
         result = Result.from_json(about)
     except (TypeError, KeyError) as error:
         raise InputError(f"the published result {key}.json does not hold a claim that can be read: {error}") from error
-    return Published(result=result, command=measured.get("command", ""), environment=measured.get("environment", {}))
+    return Published(
+        result=result,
+        command=measured.get("command", ""),
+        environment=measured.get("environment", {}),
+        at=measured.get("at", ""),
+    )
 
 
 def _faults(record: Record, library: Library) -> Iterable[str]:
