@@ -3,7 +3,8 @@
     Host        127.0.0.1, localhost or [::1], with the server's own port: a page of another name that resolves to this
                 machine (DNS rebinding) gets nothing
     method      GET and HEAD everywhere; POST at the addresses that begin and stop runs, with a token of this process
-                and, where the browser says where the request comes from, from a page of this server
+                and, where the browser says where the request comes from, from a page of this server; what the form
+                holds is handed on as scope["form"]
     size        path, query and body are bounded
     answer      a content security policy without inline scripts or styles, no frames, no referrer, no sniffing
 
@@ -27,6 +28,7 @@ MOST_PATH = 512
 MOST_QUERY = 2048
 MOST_BODY = 4096
 MOST_HEADERS = 64
+MOST_FIELDS = 16
 
 POLICY = "; ".join(
     (
@@ -65,13 +67,16 @@ class Refused(Exception):
 
 
 class Guard:
-    """An ASGI application around another that lets through what may be asked and completes the answers' headers.
+    """An ASGI application around another, `app`, that lets through what may be asked and completes answers' headers.
 
-    port: the server's own, None to accept any (tests). posts: whether a path is one that POST may ask for.
+    posts: whether a path is one that POST may ask for. port: the server's own, None to take any. `token` is what forms
+    have to carry.
     """
 
-    def __init__(self, app: App, *, posts: Callable[[str], bool], port: int | None = None) -> None:
-        self.app, self.posts = app, posts
+    app: App
+
+    def __init__(self, *, posts: Callable[[str], bool], port: int | None = None) -> None:
+        self.posts = posts
         self.token = secrets.token_urlsafe(32)
         ports = ("", f":{port}") if port == 80 else (f":{port}",)
         self.hosts = None if port is None else frozenset(name + end for name in NAMES for end in ports)
@@ -87,7 +92,8 @@ class Guard:
         try:
             headers = self._check(scope)
             if scope["method"] == "POST":
-                receive = await self._posted(headers, receive)
+                scope = {**scope, "form": await self._form(headers, receive)}
+                receive = _nothing_more
         except Refused as refused:
             await refuse(scope, send, refused)
             return
@@ -128,29 +134,27 @@ class Guard:
         if not known:
             raise Refused(421, "this server answers to the names of this machine alone")
 
-    async def _posted(self, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
-        """Check where a POST comes from and its token; returns what gives its body, which was read, once more."""
+    async def _form(self, headers: Mapping[bytes, bytes], receive: Receive) -> dict[str, str]:
+        """The form of a POST, once where it comes from and its token are checked."""
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and origin != f"http://{headers[b'host'].decode('latin-1')}":
             raise Refused(403, "only pages of this server begin and stop runs")
-        if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
+        if headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
             raise Refused(403, "only pages of this server begin and stop runs")
-        if headers.get(b"content-type", b"").split(b";")[0].strip() != b"application/x-www-form-urlencoded":
+        if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != b"application/x-www-form-urlencoded":
             raise Refused(415, "a form is sent as application/x-www-form-urlencoded")
         body = await _body(receive)
-        given = dict(parse_qsl(body.decode("latin-1"))).get("token", "")
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
+        try:
+            form = dict(parse_qsl(body.decode("latin-1"), max_num_fields=MOST_FIELDS))
+        except ValueError:
+            raise Refused(400, "the form has too many fields") from None
+        if not hmac.compare_digest(form.get("token", "").encode(errors="replace"), self.token.encode()):
             raise Refused(403, "the page is older than the server: load it anew")
-        sent = False
+        return form
 
-        async def again() -> Message:
-            nonlocal sent
-            if sent:
-                return {"type": "http.disconnect"}
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
 
-        return again
+async def _nothing_more() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def _body(receive: Receive) -> bytes:

@@ -55,7 +55,8 @@ class Jobs:
     """The runs of a folder. A context manager; opening it settles what a killed server left.
 
     command: what measures a claim. grace: seconds between Ctrl-C and the kill. longest: seconds after which a run is
-    stopped. Where another process holds the folder, its runs can be read but none can be started.
+    stopped. Where another process holds the folder, its runs can be read but none can be started. `revision` counts
+    beginnings and ends.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Jobs:
         self._report = report
         self._guard = threading.RLock()
         self._jobs: dict[str, Job] = {}
+        self.revision = 0
         self._live: _Live | None = None
         make_folder(self.folder)
         self._handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -107,6 +109,12 @@ class Jobs:
             job = self._jobs.get(id)
             return job.snapshot() if job else None
 
+    def latest(self, paper: str, claim: str) -> Job | None:
+        """The latest run of a claim as it stands now, None if there is none."""
+        with self._guard:
+            found = [job.id for job in self._jobs.values() if (job.paper, job.claim) == (paper, claim)]
+            return self.get(max(found)) if found else None
+
     def running(self) -> Job | None:
         """The run that is on."""
         with self._guard:
@@ -129,6 +137,7 @@ class Jobs:
             job.take(asked)
             live = _Live(job, record, self._guard, grace=self.grace, longest=self.longest, report=self._report)
             self._jobs[job.id], self._live = job, live
+            self.revision += 1
             live.begin(self.command(paper, claim, scale, work), done=self._ended)
             return job.snapshot()
 
@@ -138,6 +147,7 @@ class Jobs:
             if self._live is None or self._live.job.id != id:
                 return False
             self._live.stop()
+            self.revision += 1
             return True
 
     def wait(self, seconds: float) -> None:
@@ -165,6 +175,7 @@ class Jobs:
     def _ended(self) -> None:
         with self._guard:
             self._live = None
+            self.revision += 1
             shutil.rmtree(self.folder / "work", ignore_errors=True)
             self._drop_oldest()
 
