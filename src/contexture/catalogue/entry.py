@@ -47,7 +47,7 @@ OTHERS = "others"
 """The last of `authors` where the list is not whole."""
 
 MOST_SENTENCE_WORDS = 25
-SUMMARY_WORDS = (50, 110)
+SUMMARY_WORDS = (45, 120)
 RELATED = (2, 4)
 
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

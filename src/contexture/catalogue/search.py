@@ -12,10 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from contexture.catalogue.entry import FAMILIES
 from contexture.catalogue.library import STATUSES, Library, Record, newest_first
 from contexture.catalogue.query import FACETS, MOST_TEXT, RELEVANCE, Query, place, values
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"title": 8.0, "names": 6.0, "authors": 4.0, "sentence": 4.0, "claims": 3.0, "summary": 2.0, "refutation": 1.0}
@@ -163,7 +167,7 @@ def _grouped(records: list[Record], sort: str) -> tuple[tuple[str, tuple[Record,
     return tuple((name, tuple(held)) for name, held in groups.items())
 
 
-def _build(plain: Mapping[str, Mapping[str, list[str]]]) -> "sqlite3.Connection | None":
+def _build(plain: Mapping[str, Mapping[str, list[str]]]) -> "Connection | None":
     """The index in memory, or None where this Python's SQLite has no FTS5."""
     try:
         import sqlite3
