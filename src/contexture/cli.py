@@ -1,4 +1,4 @@
-"""The command line: `contexture compare | predict | list | train | claim | check | bench | doctor`.
+"""The command line: `contexture compare | predict | list | train | claim | check | bench | serve | digest | doctor`.
 
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
@@ -26,6 +26,7 @@ examples:
   contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
   contexture claim icl-by-gd                                  what a paper claims, measured here, with controls
   contexture bench mixers --length 512,2048                   how fast mixers are on this machine
+  contexture serve                                            every paper, searchable, with what was measured
   contexture doctor                                           what to paste into a bug report
 """
 
@@ -246,6 +247,52 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--figure", metavar="FILE.svg", help="write a picture of the times")
 
 
+def _port(text: str) -> int:
+    value = _positive(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: there are 1 to 65535")
+    return value
+
+
+def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="the catalogue of papers as pages of this machine, with claims that run at the press of a button",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture serve\n"
+        "  contexture serve --port 8000 --no-browser --results results\n\n"
+        "Serves this machine alone, until Ctrl-C.",
+    )
+    parser.add_argument("--port", type=_port, metavar="N", help="where (default: 8765, or any if that is taken)")
+    parser.add_argument("--results", metavar="FOLDER", help="published results (default: ./results, or the checkout's)")
+    parser.add_argument("--run-dir", metavar="FOLDER", help="where runs are recorded (default: user cache)")
+    parser.add_argument("--no-browser", dest="browser", action="store_false", help="open no browser")
+
+
+def _add_digest(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "digest",
+        help="what changed among published results since the last letter, by e-mail",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture digest --to you@example.org --dry-run\n"
+        "  contexture digest --to you@example.org --smtp mail.example.org:587 --user you\n\n"
+        "Sends plain text and HTML; nothing where nothing changed. The password of --user is read from the\n"
+        "environment variable CONTEXTURE_SMTP_PASSWORD, and goes to another machine over TLS alone.",
+    )
+    parser.add_argument("--to", required=True, metavar="A@B", help="addresses, separated by commas")
+    parser.add_argument("--from", dest="sender", metavar="A@B", help="the sender (default: the first of --to)")
+    parser.add_argument(
+        "--smtp", default="localhost:25", metavar="HOST:PORT", help="mail server (default localhost:25)"
+    )
+    parser.add_argument("--user", default="", metavar="NAME", help="a name to log in with")
+    parser.add_argument("--results", metavar="FOLDER", help="published results (default: ./results, or the checkout's)")
+    parser.add_argument("--site", default="", metavar="URL", help="a built site that results link to")
+    parser.add_argument("--state", metavar="FILE", help="what the last letter knew (default: one for each --to)")
+    parser.add_argument("--dry-run", action="store_true", help="print the letter and send nothing")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole parser, also for shell completion."""
     top = _Parser(
@@ -255,7 +302,17 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"contexture {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_compare, _add_predict, _add_list, _add_train, _add_claim, _add_check, _add_bench):
+    for add in (
+        _add_compare,
+        _add_predict,
+        _add_list,
+        _add_train,
+        _add_claim,
+        _add_check,
+        _add_bench,
+        _add_serve,
+        _add_digest,
+    ):
         add(commands)
     doctor = commands.add_parser("doctor", help="the environment, for a bug report")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")

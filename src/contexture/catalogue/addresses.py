@@ -1,7 +1,7 @@
 """Every address that is served with GET, and what makes its answer.
 
-    /  /papers/KEY  /mixers[/NAME]  /tasks[/NAME]  /learners[/NAME]  /compare[/KEY]  /leaderboards[/TASK]  /code/FILE
-    /about  /papers.csv  /feed.xml  /feeds/FAMILY.xml  /api/...  /runs[/ID[/part | /figure.svg]]  /static/FILE
+/  /papers/KEY  /mixers[/NAME]  /tasks[/NAME]  /learners[/NAME]  /compare[/KEY]  /leaderboards[/TASK]  /code/FILE
+/about  /papers.csv  /feed.xml  /feeds/FAMILY.xml  /api/...  /runs[/ID[/part | /figure.svg]]  /static/FILE
 """
 
 import json
@@ -13,14 +13,13 @@ from starlette.requests import Request
 
 from contexture.catalogue import pages, pages_compare, read_api
 from contexture.catalogue.answers import Answer
+from contexture.catalogue.edition import Edition, Make, Missing, asks_for_part
 from contexture.catalogue.export import to_csv
 from contexture.catalogue.feed import feed, feed_names
 from contexture.catalogue.job import Job
 from contexture.catalogue.pages_paper import paper
 from contexture.catalogue.parts import ROOMS, Room
 from contexture.catalogue.query import Query
-from contexture.catalogue.server import Edition, Make, Missing
-from contexture.catalogue.server import partial as is_partial
 from contexture.catalogue.static_files import FOLDER as STATIC
 from contexture.catalogue.static_files import TYPES, static_files
 from contexture.errors import InputError
@@ -119,7 +118,7 @@ def _mixers(edition: Edition, request: Request) -> list[str]:
 
 
 def _front(edition: Edition, request: Request) -> Answer:
-    make = pages.results if is_partial(request.scope) else pages.front
+    make = pages.results if asks_for_part(request.scope) else pages.front
     return Answer(make(edition.search, Query.parse(_pairs(request)), edition.view).encode(errors="replace"))
 
 

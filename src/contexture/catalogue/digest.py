@@ -7,9 +7,9 @@ What was known is a small file of plain JSON, replaced as a whole and only after
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, getaddresses, make_msgid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Digest:
-    """Everything that changed. withdrawn: names of results that are no longer published; now: what is known from here."""
+    """Everything that changed. withdrawn: names of results no longer published; now: what is known from here on."""
 
     changes: tuple[Change, ...]
     withdrawn: tuple[str, ...]
@@ -71,8 +71,11 @@ def digest(library: Library, known: Mapping[str, Mapping[str, Any]] | None) -> D
     """What changed since `known`, which is None before the first letter."""
     before = known or {}
     found = news(library)
-    changes = [Change(kind=_kind(one, before[one.name]), news=one, before=before[one.name])
-               for one in found if one.name in before and before[one.name]["mark"] != one.mark]
+    changes = [
+        Change(kind=_kind(one, before[one.name]), news=one, before=before[one.name])
+        for one in found
+        if one.name in before and before[one.name]["mark"] != one.mark
+    ]
     changes += [Change(kind="new", news=one) for one in found if one.name not in before]
     now = {one.name: {"mark": one.mark, "verdict": one.result.verdict, "value": one.result.value} for one in found}
     return Digest(
@@ -119,7 +122,9 @@ def _plain(address: str) -> bool:
     return bool(name and at and host) and address.isascii() and address.isprintable() and " " not in address
 
 
-def compose(found: Digest, *, sender: str, to: Sequence[str], site: str = "", when: datetime | None = None) -> EmailMessage:
+def compose(
+    found: Digest, *, sender: str, to: Sequence[str], site: str = "", when: datetime | None = None
+) -> EmailMessage:
     """The letter, in plain text and in HTML.
 
     site: the address of a built site to which the results link, "" for none.

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import contexture
 from contexture.catalogue.entry import FOLDER, OTHERS, Entry, load_entries
 from contexture.catalogue.parts import ROOMS, Part, Room, parts
+from contexture.catalogue.plain_svg import without_styles
 from contexture.claims.harness import Result, total_seconds
 from contexture.claims.protocol import Claim, Paper, Verdict
 from contexture.discovery import papers
@@ -178,7 +179,7 @@ class Library:
         if where not in self._figures:
             from contexture.reports.claim_figures import element
 
-            self._figures[where] = element(claim.published.result, name=f"figure-{claim.name}")
+            self._figures[where] = without_styles(element(claim.published.result, name=f"figure-{claim.name}"))
         return self._figures[where]
 
     def faults(self) -> list[str]:

@@ -1,15 +1,27 @@
 """Pictures without styles of their own: what a style attribute says becomes attributes of the same names.
 
-A content security policy that allows no inline style leaves such a picture whole; SVG has an attribute for each of these
-properties (SVG 2, "presentation attributes"), which style sheets may still override.
+A content security policy that allows no inline style leaves such a picture whole. SVG has an attribute for each of
+these properties (SVG 2, "presentation attributes"), which style sheets may still override.
 """
 
 import re
 
 PROPERTIES = frozenset(
-    ("clip-rule", "dominant-baseline", "fill", "fill-opacity", "fill-rule", "font-family", "font-size", "font-style")
-    + ("font-weight", "letter-spacing", "opacity", "stroke", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap")
-    + ("stroke-linejoin", "stroke-miterlimit", "stroke-opacity", "stroke-width", "text-anchor", "visibility")
+    (
+        *(
+            "clip-rule",
+            "dominant-baseline",
+            "fill",
+            "fill-opacity",
+            "fill-rule",
+            "opacity",
+            "text-anchor",
+            "visibility",
+        ),
+        *("font-family", "font-size", "font-style", "font-weight", "letter-spacing"),
+        *("stroke", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap", "stroke-linejoin", "stroke-miterlimit"),
+        *("stroke-opacity", "stroke-width"),
+    )
 )
 _STYLE_ELEMENT = re.compile(r"<style\b[^>]*>\s*\*\s*\{([^{}]*)\}\s*</style>")
 _STYLE = re.compile(r'\sstyle="([^"]*)"')

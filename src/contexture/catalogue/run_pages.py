@@ -1,7 +1,7 @@
 """What pages show of runs: the button beside a claim, a run as it goes, all runs.
 
-A run is one element, `#run-CLAIM`, that asks for itself anew every second until it is over; without scripts its own page
-shows it, and loads itself anew.
+A run is one element, `#run-CLAIM`, that asks for itself anew every second until it is over; without scripts its own
+page shows it, and loads itself anew.
 """
 
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ class RunPages:
                 job=job,
                 title=TITLES[job.state],
                 elapsed=_elapsed(job),
+                begun=_begun(job),
                 curve=curve(job.trainings),
                 result=_result(job),
                 verdict_titles=VERDICT_TITLES,
@@ -71,12 +72,14 @@ class RunPages:
     def page(self, job: Job, library: Library, view: View) -> str:
         """The page of one run."""
         record = library.papers.get(job.paper)
-        said = next((c.sentence for c in record.claims if c.name == job.claim), job.sentence) if record else job.sentence
+        said = (
+            next((c.sentence for c in record.claims if c.name == job.claim), job.sentence) if record else job.sentence
+        )
         return render("run.html", view, job=job, record=record, sentence=said, part=self.part(job, view))
 
     def listed(self, view: View) -> str:
         """All runs."""
-        return render("runs.html", view, jobs=self.jobs.all(), titles=TITLES)
+        return render("runs.html", view, jobs=self.jobs.all(), titles=TITLES, begun=_begun)
 
 
 def _result(job: Job) -> Result | None:
@@ -85,6 +88,10 @@ def _result(job: Job) -> Result | None:
     except (TypeError, KeyError):
         # Measured by an earlier program, whose results had other fields.
         return None
+
+
+def _begun(job: Job) -> str:
+    return f"{datetime.fromisoformat(job.began):%Y-%m-%d %H:%M} UTC"
 
 
 def _elapsed(job: Job) -> str:

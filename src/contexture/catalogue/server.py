@@ -10,87 +10,28 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from contexture.catalogue import pages
-from contexture.catalogue.answers import TEXT, Answer, Answers, send_answer
-from contexture.catalogue.code import code_pages
+from contexture.catalogue.addresses import addresses, may_post
+from contexture.catalogue.answers import TEXT, Answer, send_answer
+from contexture.catalogue.edition import Edition, Make, Missing, asks_for_part
 from contexture.catalogue.entry import FOLDER
-from contexture.catalogue.feed import feed_name
 from contexture.catalogue.guard import Guard
 from contexture.catalogue.jobs import Busy, Jobs
 from contexture.catalogue.library import Library, load_library
 from contexture.catalogue.run_pages import RunPages
-from contexture.catalogue.search import Search
-from contexture.catalogue.view import ServedLinks, View
 from contexture.errors import ContextureError, InputError
 from contexture.store.report import Report, to_stderr
 
 EVERY = 2.0
 """Seconds between two looks at whether results have changed."""
-
-HEAD = Markup(
-    '<meta name="htmx-config" content=\'{"allowEval":false,"allowScriptTags":false,"historyCacheSize":0,'
-    '"includeIndicatorStyles":false,"refreshOnHistoryMiss":true,"selfRequestsOnly":true}\'>\n'
-    '<link rel="stylesheet" href="/static/served/runs.css">\n'
-    f'<link rel="alternate" type="application/atom+xml" title="New and changed results" href="/{feed_name()}">\n'
-    '<script src="/static/vendor/htmx.min.js" defer></script>'
-)
-
-
-class Missing(Exception):
-    """There is no such page."""
-
-
-@dataclass(frozen=True)
-class Edition:
-    """The library as it was read at one moment, with its index and the answers made of it."""
-
-    library: Library
-    runs: RunPages
-    url: str = ""
-    answers: Answers = field(default_factory=Answers)
-
-    @cached_property
-    def search(self) -> Search:
-        """The index of the papers."""
-        return Search(self.library)
-
-    @cached_property
-    def view(self) -> View:
-        """How pages look where they are served: with the button that runs a claim."""
-        bare = View(link=ServedLinks(), live=True, head=HEAD)
-        return View(
-            link=bare.link, live=True, head=HEAD, action=lambda record, claim: self.runs.action(record, claim, bare)
-        )
-
-    @cached_property
-    def code(self) -> dict[str, Path]:
-        """The files of the package that have a page, by name."""
-        return code_pages(self.library)
-
-    @cached_property
-    def measures(self) -> frozenset[str]:
-        """The keys of recorded measurements."""
-        return frozenset(measure.key for measure in self.library.measures)
-
-    @cached_property
-    def missing(self) -> Answer:
-        """What is answered where there is no page."""
-        return Answer(pages.missing(self.view).encode(), status=404, keep=False)
-
-
-Make = Callable[[Edition, Request], Answer]
 
 
 class Catalogue:
@@ -109,6 +50,15 @@ class Catalogue:
         self._making = threading.Lock()
         self._loading = threading.Lock()
 
+    def draw(self) -> None:
+        """Draw every figure, one after the other, so that nobody waits for those of a whole page."""
+        edition = self.edition
+        for record in edition.library.papers.values():
+            for claim in record.claims:
+                if claim.published is not None:
+                    with self._making:
+                        edition.library.figure(record, claim)
+
     def look(self) -> None:
         """Begin to read the library anew if a file of the results has changed; what stands is served meanwhile."""
         now = time.monotonic()
@@ -122,6 +72,7 @@ class Catalogue:
     def _load(self, seen: object) -> None:
         try:
             self.edition = Edition(self.load(), self.runs, self.url)
+            self.draw()
         except ContextureError as error:
             self.report(f"contexture: {error}; what was read before is served")
         finally:
@@ -147,7 +98,7 @@ class Catalogue:
         """What tells one answer from another: address, whether a part is asked, and the runs that a page shows."""
         path = scope["path"]
         revision = self.runs.jobs.revision if path.startswith("/papers/") else 0
-        return path, scope["query_string"], partial(scope), revision
+        return path, scope["query_string"], asks_for_part(scope), revision
 
 
 def stamp(results: Path | None) -> object:
@@ -159,12 +110,6 @@ def stamp(results: Path | None) -> object:
                 status = path.stat()
                 found.append((path.name, status.st_mtime_ns, status.st_size))
     return tuple(found)
-
-
-def partial(scope: Scope) -> bool:
-    """Whether a page's script asks for the part of it that changes."""
-    headers = dict(scope["headers"])
-    return headers.get(b"hx-request") == b"true" and headers.get(b"hx-history-restore-request") != b"true"
 
 
 class Sent:
@@ -205,8 +150,6 @@ def application(
 
     Raises InputError for a library that cannot be read.
     """
-    from contexture.catalogue.addresses import addresses, may_post
-
     guard = Guard(posts=may_post, port=port)
     url = f"http://127.0.0.1:{port}" if port else ""
     catalogue = Catalogue(load, RunPages(jobs, guard.token), url=url, report=report)
@@ -219,6 +162,7 @@ def application(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        threading.Thread(target=catalogue.draw, name="figures", daemon=True).start()
         yield
         await run_in_threadpool(jobs.close)
 
@@ -246,7 +190,7 @@ def _posts(catalogue: Catalogue) -> list[Route]:
         try:
             job = await run_in_threadpool(edition.runs.jobs.start, record.key, claim)
         except Busy as busy:
-            if partial(request.scope):
+            if asks_for_part(request.scope):
                 return Sent(Answer(edition.runs.offer(record.key, claim, edition.view).encode(), keep=False))
             return Sent(Answer(f"{busy}\n".encode(), TEXT, status=409, keep=False))
         except ContextureError as error:
@@ -264,6 +208,6 @@ def _posts(catalogue: Catalogue) -> list[Route]:
 def _begun(edition: Edition, request: Request, id: str) -> Answer:
     """The run itself for a page's script; for a form, the address of its page."""
     job = edition.runs.jobs.get(id)
-    if job is not None and partial(request.scope):
+    if job is not None and asks_for_part(request.scope):
         return Answer(edition.runs.part(job, edition.view).encode(), keep=False)
     return Answer(b"", TEXT, status=303, headers=((b"location", edition.view.link("runs", id).encode()),), keep=False)
