@@ -125,7 +125,7 @@ class Guard:
             ):
                 raise Refused(413, "the body is too large")
         elif scope["method"] not in ("GET", "HEAD"):
-            allowed = b"POST" if self.posts(scope["path"]) else b"GET, HEAD"
+            allowed = b"GET, HEAD, POST" if self.posts(scope["path"]) else b"GET, HEAD"
             raise Refused(405, "this method is not served here", [(b"allow", allowed)])
         return headers
 
