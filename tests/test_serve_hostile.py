@@ -1,13 +1,13 @@
-"""Two thousand requests that mean ill: none breaks the server, sees a file that is not listed, or is echoed as markup."""
+"""Two thousand requests that mean ill: none breaks the server, sees a file not listed, or is echoed as markup."""
 
 import random
 import re
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from urllib.parse import quote, quote_from_bytes
 
 import pytest
+
 from serve_toys import HOST, Reply, Site, make_site, write_catalogue
 
 NUM_REQUESTS = 2000
@@ -28,13 +28,30 @@ TARGETS = ("etc/passwd", "pyproject.toml", "secret.txt", "icl-by-gd.json", "cata
 ROOTS = ("", "static/", "code/", "papers/", "mixers/", "runs/", "feeds/", "api/papers/", "compare/", "static/vendor/",
          "leaderboards/", "nope/", "code/mixers/")  # fmt: skip
 PLACES = (
-    "/?q={}", "/?family={}", "/?sort={}", "/?{}=1", "/?year={}&q=x", "/papers/{}", "/mixers/{}", "/tasks/{}", "/code/{}",
-    "/compare?mixers={}", "/compare/{}", "/leaderboards/{}", "/api/search?q={}", "/api/papers/{}", "/runs/{}",
-    "/runs/{}/part", "/runs/{}/figure.svg", "/feeds/{}.xml", "/static/{}", "/{}", "/papers/icl-by-gd?{}", "/feed.xml?{}",
+    "/?q={}", "/?family={}", "/?sort={}", "/?{}=1", "/?year={}&q=x", "/papers/{}", "/mixers/{}", "/tasks/{}",
+    "/code/{}", "/compare?mixers={}", "/compare/{}", "/leaderboards/{}", "/api/search?q={}", "/api/papers/{}", "/runs/{}",
+    "/runs/{}/part", "/runs/{}/figure.svg", "/feeds/{}.xml", "/static/{}", "/{}", "/papers/icl-by-gd?{}",
+    "/feed.xml?{}",
 )  # fmt: skip
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "GET\x00", "", "Ω")
-HOSTS = ("evil.example", "127.0.0.1", "localhost.evil.example:8765", "127.0.0.1:8765@evil", "[::1", "", "a" * 400, "0:8765",
-         "127.1:8765", "2130706433:8765", "<zq>")  # fmt: skip
+METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "PROPFIND",
+    "GET\x00",
+    "",
+    "Ω",
+)
+HOSTS = (
+    "evil.example", "127.0.0.1", "localhost.evil.example:8765", "127.0.0.1:8765@evil", "[::1", "", "a" * 400, "0:8765",
+    "127.1:8765", "2130706433:8765", "<zq>",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

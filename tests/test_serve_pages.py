@@ -6,7 +6,6 @@ from pathlib import Path
 
 import html5lib
 import pytest
-from serve_toys import HOST, Site, load, make_site, republish, write_catalogue
 
 from contexture.catalogue.answers import Answer, Answers, accepts_gzip, matches
 from contexture.catalogue.edition import Edition
@@ -14,6 +13,7 @@ from contexture.catalogue.run_pages import RunPages
 from contexture.catalogue.server import Catalogue
 from contexture.catalogue.static_files import FOLDER
 from contexture.errors import InputError
+from serve_toys import HOST, Site, load, make_site, republish, write_catalogue
 
 TELLS = """
 import json
@@ -83,8 +83,8 @@ def test_links_of_the_pages_lead_to_pages(site: Site) -> None:
 
 
 def test_a_name_that_is_not_held_has_no_page(site: Site) -> None:
-    for path in ("/nope", "/papers/nope", "/papers/", "/mixers/nope", "/code/errors", "/code/../pyproject", "/runs/nope",
-                 "/static/nope.css", "/static/vendor/README.md", "/feeds/nope.xml", "/compare/nope"):  # fmt: skip
+    for path in ("/nope", "/papers/nope", "/papers/", "/mixers/nope", "/code/errors", "/code/../pyproject",
+                 "/runs/nope", "/static/nope.css", "/static/vendor/README.md", "/feeds/nope.xml", "/compare/nope"):  # fmt: skip
         reply = site.ask(path)
         assert (path, reply.status) == (path, 404)
         assert "There is no such page" in reply.text

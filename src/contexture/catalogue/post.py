@@ -63,9 +63,7 @@ def send(message: EmailMessage, server: Server, *, sender: str, to: Sequence[str
         said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
         raise ContextureError(f"the mail server {server.host} answered {error.smtp_code}: {said}") from error
     except (smtplib.SMTPException, OSError, UnicodeError) as error:
-        raise ContextureError(
-            f"the mail server {server.host}:{server.port} did not take the letter: {error}"
-        ) from error
+        raise ContextureError(f"the mail server {server.host}:{server.port} failed: {error}") from error
     if refused:
         raise ContextureError(f"the mail server {server.host} refused {_said(refused)}; the others have the letter")
 
