@@ -81,19 +81,21 @@ def of_container(container: Any, once: tuple[str, ...], section: str) -> Iterato
         yield from (f"{said} ({name})" for said, broken in RULES.get(name, ()) if broken(element))
 
 
+MOMENT = [("3.3: no moment of RFC 3339", lambda e: not RFC_3339.fullmatch(e.text or ""))]
+TEXT = [
+    ("3.1.1: a type that text cannot have", lambda e: e.get("type", "text") not in ("text", "html", "xhtml")),
+    ("3.1.1.1: text that holds elements", lambda e: e.get("type", "text") == "text" and len(e)),
+]
+PERSON = [("3.2.1: no one name", lambda e: len(e.findall(f"{A}name")) != 1)]
 RULES: Mapping[str, Any] = {
-    **dict.fromkeys(
-        ("updated", "published"),
-        [("3.3: no moment of RFC 3339", lambda e: not RFC_3339.fullmatch(e.text or ""))],
-    ),
-    **dict.fromkeys(
-        ("title", "subtitle", "summary", "rights"),
-        [
-            ("3.1.1: a type that text cannot have", lambda e: e.get("type", "text") not in ("text", "html", "xhtml")),
-            ("3.1.1.1: text that holds elements", lambda e: e.get("type", "text") == "text" and len(e)),
-        ],
-    ),
-    **dict.fromkeys(("author", "contributor"), [("3.2.1: no one name", lambda e: len(e.findall(f"{A}name")) != 1)]),
+    "updated": MOMENT,
+    "published": MOMENT,
+    "title": TEXT,
+    "subtitle": TEXT,
+    "summary": TEXT,
+    "rights": TEXT,
+    "author": PERSON,
+    "contributor": PERSON,
     "id": [("4.2.6: no absolute IRI", lambda e: not urlsplit(e.text or "").scheme or e.text != e.text.strip())],
     "category": [("4.2.2.1: no term", lambda e: not e.get("term"))],
     "generator": [("4.2.4: no name", lambda e: not e.text)],

@@ -29,8 +29,8 @@ ROOTS = ("", "static/", "code/", "papers/", "mixers/", "runs/", "feeds/", "api/p
          "leaderboards/", "nope/", "code/mixers/")  # fmt: skip
 PLACES = (
     "/?q={}", "/?family={}", "/?sort={}", "/?{}=1", "/?year={}&q=x", "/papers/{}", "/mixers/{}", "/tasks/{}",
-    "/code/{}", "/compare?mixers={}", "/compare/{}", "/leaderboards/{}", "/api/search?q={}", "/api/papers/{}", "/runs/{}",
-    "/runs/{}/part", "/runs/{}/figure.svg", "/feeds/{}.xml", "/static/{}", "/{}", "/papers/icl-by-gd?{}",
+    "/code/{}", "/compare?mixers={}", "/compare/{}", "/leaderboards/{}", "/api/search?q={}", "/api/papers/{}",
+    "/runs/{}", "/runs/{}/part", "/runs/{}/figure.svg", "/feeds/{}.xml", "/static/{}", "/{}", "/papers/icl-by-gd?{}",
     "/feed.xml?{}",
 )  # fmt: skip
 METHODS = (

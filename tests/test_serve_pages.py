@@ -82,9 +82,14 @@ def test_links_of_the_pages_lead_to_pages(site: Site) -> None:
     assert len(seen) > 60
 
 
+NOT_HELD = (
+    "/nope", "/papers/nope", "/papers/", "/mixers/nope", "/code/errors", "/code/../pyproject", "/runs/nope",
+    "/static/nope.css", "/static/vendor/README.md", "/feeds/nope.xml", "/compare/nope",
+)  # fmt: skip
+
+
 def test_a_name_that_is_not_held_has_no_page(site: Site) -> None:
-    for path in ("/nope", "/papers/nope", "/papers/", "/mixers/nope", "/code/errors", "/code/../pyproject",
-                 "/runs/nope", "/static/nope.css", "/static/vendor/README.md", "/feeds/nope.xml", "/compare/nope"):  # fmt: skip
+    for path in NOT_HELD:
         reply = site.ask(path)
         assert (path, reply.status) == (path, 404)
         assert "There is no such page" in reply.text

@@ -1,4 +1,4 @@
-"""The command line: `contexture compare | predict | list | train | claim | check | bench | serve | digest | doctor`.
+"""The command line: one parser for `contexture compare`, `list`, `papers`, `claim`, `serve` and the other commands.
 
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
@@ -25,6 +25,8 @@ examples:
   contexture list learners                                    what there is; also tasks, mixers, papers
   contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
   contexture claim icl-by-gd                                  what a paper claims, measured here, with controls
+  contexture papers search "linear attention recall"          papers, and what was measured of them
+  contexture site build public/                               the catalogue as pages for any host
   contexture bench mixers --length 512,2048                   how fast mixers are on this machine
   contexture serve                                            every paper, searchable, with what was measured
   contexture doctor                                           what to paste into a bug report
@@ -247,6 +249,52 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--figure", metavar="FILE.svg", help="write a picture of the times")
 
 
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="published results (default: ./results, or those of the checkout)"
+    )
+
+
+def _add_papers(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "papers",
+        help="search, show and export the catalogue of papers",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        '  contexture papers search "linear attention recall"\n'
+        "  contexture papers search --status measured --verdict undecided\n"
+        "  contexture papers show icl-by-gd\n"
+        "  contexture papers export --format csv > papers.csv\n",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    search = actions.add_parser("search", help="papers that have every word; all of them without words")
+    search.add_argument("words", nargs="*", metavar="WORDS", help="beginnings of words, in any order")
+    for facet in ("family", "status", "verdict", "mechanism", "task", "year"):
+        search.add_argument(f"--{facet}", type=_comma_list, default=(), metavar="A,B", help=f"only this {facet}")
+    search.add_argument("--sort", metavar="ORDER", default="", help="newest, title, status or family")
+    search.add_argument("--json", action="store_true", help="print one JSON document")
+    show = actions.add_parser("show", help="one paper: what it says, and what was measured of it")
+    show.add_argument("key", metavar="KEY", help="the paper's key, as `contexture papers search` prints it")
+    show.add_argument("--json", action="store_true", help="print one JSON document")
+    export = actions.add_parser("export", help="every paper for another program")
+    export.add_argument("--format", choices=("json", "csv", "bibtex"), default="json", help="(default: json)")
+    for action in (search, show, export):
+        _add_results(action)
+
+
+def _add_site(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "site",
+        help="write the catalogue as pages for any host",
+        formatter_class=_Formatter,
+        description="examples:\n  contexture site build public/\n",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+    build = actions.add_parser("build", help="write every page into a folder")
+    build.add_argument("folder", metavar="FOLDER", help="a new or empty folder, or one that was built before")
+    _add_results(build)
+
+
 def _port(text: str) -> int:
     value = _positive(text)
     if value > 65535:
@@ -265,7 +313,7 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "Serves this machine alone, until Ctrl-C.",
     )
     parser.add_argument("--port", type=_port, metavar="N", help="where (default: 8765, or any if that is taken)")
-    parser.add_argument("--results", metavar="FOLDER", help="published results (default: ./results, or the checkout's)")
+    _add_results(parser)
     parser.add_argument("--run-dir", metavar="FOLDER", help="where runs are recorded (default: user cache)")
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="open no browser")
 
@@ -287,7 +335,7 @@ def _add_digest(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--smtp", default="localhost:25", metavar="HOST:PORT", help="mail server (default localhost:25)"
     )
     parser.add_argument("--user", default="", metavar="NAME", help="a name to log in with")
-    parser.add_argument("--results", metavar="FOLDER", help="published results (default: ./results, or the checkout's)")
+    _add_results(parser)
     parser.add_argument("--site", default="", metavar="URL", help="a built site that results link to")
     parser.add_argument("--state", metavar="FILE", help="what the last letter knew (default: one for each --to)")
     parser.add_argument("--dry-run", action="store_true", help="print the letter and send nothing")
@@ -306,6 +354,8 @@ def parser() -> argparse.ArgumentParser:
         _add_compare,
         _add_predict,
         _add_list,
+        _add_papers,
+        _add_site,
         _add_train,
         _add_claim,
         _add_check,

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -14,7 +14,7 @@ import contexture
 from contexture.catalogue.library import Claimed, Library
 from contexture.errors import InputError
 
-PACKAGE = Path(contexture.__file__).parent
+PACKAGE = Path(contexture.__file__).parent.resolve()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,22 +57,19 @@ def excerpts_of_claim(claim: Claimed) -> list[Excerpt]:
 def code_name(path: Path) -> str | None:
     """The name of a file's page: its place in the package without the suffix; None for a file that lies elsewhere."""
     path = path.resolve()
-    if not path.is_relative_to(PACKAGE.resolve()):
-        return None
-    return PurePosixPath(path.relative_to(PACKAGE.resolve())).with_suffix("").as_posix()
+    return path.relative_to(PACKAGE).with_suffix("").as_posix() if path.is_relative_to(PACKAGE) else None
 
 
 def code_pages(library: Library) -> dict[str, Path]:
     """Every file that has a page, by name: those of papers, mixers, tasks and learners, and no other."""
-    files = [record.file for record in library.papers.values()]
-    files += [part.file for room in library.parts.values() for part in room.values()]
+    files = {record.file for record in library.papers.values()}
+    files |= {part.file for room in library.parts.values() for part in room.values()}
     named = {code_name(file): file for file in files if file is not None}
     return {name: file for name, file in sorted((n, f) for n, f in named.items() if n is not None)}
 
 
 def whole(library: Library, name: str) -> list[Markup]:
     """A file's lines, highlighted; InputError for a file that has no page."""
-    pages = code_pages(library)
-    if name not in pages:
+    if name not in library.code:
         raise InputError(f"no page shows the code {name[:80]!r}")
-    return [Markup(line) for line in highlighted(pages[name].read_text(encoding="utf-8")).split("\n")]
+    return [Markup(line) for line in highlighted(library.code[name].read_text(encoding="utf-8")).split("\n")]

@@ -4,6 +4,7 @@
       .papers     {key: Record}, newest first, those of unknown year last
       .parts      {"mixers" | "tasks" | "learners": {name: Part}}
       .measures   what was recorded of several mixers or learners side by side (`catalogue.measures`)
+      .code       {"mixers/delta_rule": Path}: files of the package that have a page
       .record(key), .part(room, name)      one of them, or InputError with what is close
       .named(room, name)                   the records that name a part
       .figure(record, claim)               the claim's picture as an <svg> element, drawn once
@@ -168,6 +169,13 @@ class Library:
         return read_measures(self.results) if self.results else ()
 
     @cached_property
+    def code(self) -> Mapping[str, Path]:
+        """The files of the package that have a page, by their name there."""
+        from contexture.catalogue.code import code_pages
+
+        return code_pages(self)
+
+    @cached_property
     def _figures(self) -> dict[tuple[str, str], str]:
         return {}
 
@@ -179,7 +187,8 @@ class Library:
         if where not in self._figures:
             from contexture.reports.claim_figures import element
 
-            self._figures[where] = without_styles(element(claim.published.result, name=f"figure-{claim.name}"))
+            drawn = element(claim.published.result, name=f"figure-{claim.name}", titled=False)
+            self._figures[where] = without_styles(drawn)
         return self._figures[where]
 
     def faults(self) -> list[str]:

@@ -35,8 +35,8 @@ class Value:
 class Measure:
     """One quantity of several mixers or learners; `values` from the best to the worst.
 
-    task: the task that it was measured on, "" for none. rules: levels to compare with, by name. log: whether it is
-    drawn on a logarithmic axis.
+    task: the task that it was measured on, "" for none. length: tokens of a sequence, 0 for none.
+    rules: levels to compare with, by name. log: whether it is drawn on a logarithmic axis.
     """
 
     key: str
@@ -44,6 +44,7 @@ class Measure:
     about: str
     room: Room
     task: str = ""
+    length: int = 0
     unit: str = ""
     lower_is_better: bool = True
     log: bool = False
@@ -113,6 +114,7 @@ def _speed(document: Document, stem: str) -> Iterator[Measure]:
                     title=f"{title}, {length:,} tokens" + ("" if dtype == "fp32" else f", {dtype}"),
                     about=f"{about}, {dtype}.",
                     room="mixers",
+                    length=length,
                     unit=unit,
                     log=True,
                     values={row["name"]: Value(value=row[name]) for row in rows if row.get(name)},
@@ -151,7 +153,7 @@ def _linear(document: Document, stem: str) -> Iterator[Measure]:
         yield Measure(
             key=f"excess-{task['name']}-{examples}",
             title=f"excess error after {examples} examples",
-            about=f"Squared error beyond the noise, {document['prompts']:,} prompts of {task['num_features']} features.",
+            about=f"Squared error beyond the noise, {document['prompts']:,} prompts of {task['num_features']} numbers.",
             room="learners",
             task=task["name"],
             log=True,

@@ -65,14 +65,17 @@ def board(room: Room, measures: Sequence[Measure], names: Iterable[str], *, tall
     return Board(room=room, measures=tuple(measures), rows=tuple((name, tuple(held)) for name, held in cells.items()))
 
 
-def mixer_measures(library: Library) -> list[Measure]:
-    """Everything recorded of mixers, the longest lengths and what is learnt first."""
-    return sorted((m for m in library.measures if m.room == "mixers"), key=lambda m: not m.task)
+def mixer_measures(library: Library) -> tuple[list[Measure], list[Measure]]:
+    """What stands side by side: what was learnt, then the cost at the longest length; and what else was recorded."""
+    held = [m for m in library.measures if m.room == "mixers"]
+    longest = max((m.length for m in held), default=0)
+    chosen = sorted((m for m in held if m.length in (0, longest)), key=lambda m: m.length)
+    return chosen, [m for m in held if m not in chosen]
 
 
 def compare(library: Library, names: Sequence[str], view: View) -> str:
     """Recorded measurements of several mixers side by side; of all that were measured where none is named."""
-    measures = mixer_measures(library)
+    measures, others = mixer_measures(library)
     known = dict.fromkeys(name for measure in measures for name in measure.values)
     for name in names:
         library.part("mixers", name)
@@ -82,6 +85,7 @@ def compare(library: Library, names: Sequence[str], view: View) -> str:
         view,
         library=library,
         board=board("mixers", measures, names or known),
+        others=others,
         known=sorted(known),
         chosen=list(names),
         unmeasured=unmeasured,

@@ -15,7 +15,18 @@ from contexture.catalogue.parts import ROOMS, Part, Room
 from contexture.catalogue.view import View, render
 from contexture.reports.numbers import size
 
-MACHINE = ("processor", "instructions", "cores", "memory_gib", "device", "threads", "system", "python", "torch", "commit")
+MACHINE = (
+    "processor",
+    "instructions",
+    "cores",
+    "memory_gib",
+    "device",
+    "threads",
+    "system",
+    "python",
+    "torch",
+    "commit",
+)
 _MACHINE_TITLES = {"memory_gib": "memory", "torch": "PyTorch", "python": "Python"}
 
 

@@ -45,9 +45,7 @@ def _lines(result: Result) -> str:
     lines = list(result.lines.values())
     rule = [result.threshold] if axes.get("rule") else []
     x = Scale((v for line in lines for v in line["x"]), EDGE, WIDTH - EDGE, log=bool(axes.get("log_x")))
-    y = Scale(
-        [v for line in lines for v in line["y"]] + rule, HEIGHT - EDGE, EDGE, log=bool(axes.get("log_y"))
-    )
+    y = Scale([v for line in lines for v in line["y"]] + rule, HEIGHT - EDGE, EDGE, log=bool(axes.get("log_y")))
     drawn = [f'<path class="rule" d="M0 {y(at):.1f}H{WIDTH:g}"/>' for at in rule]
     for index in reversed(range(len(lines))):
         points = [f"{x(a):.1f},{y(b):.1f}" for a, b in _thinned(lines[index])]
@@ -97,7 +95,9 @@ def cell(measure: Measure, value: Value, scale: Scale, *, tall: bool = False) ->
     )
     whisker = ""
     if value.low is not None and value.high is not None:
-        whisker = f'<line class="whisker" x1="{scale(value.low):.1f}%" x2="{scale(value.high):.1f}%" y1="50%" y2="50%"/>'
+        whisker = (
+            f'<line class="whisker" x1="{scale(value.low):.1f}%" x2="{scale(value.high):.1f}%" y1="50%" y2="50%"/>'
+        )
     return Markup(
         f'<svg class="cell" height="{18 if tall else 12}" aria-hidden="true" focusable="false">{rules}'
         f'<line class="stem" x1="0" x2="{at:.1f}%" y1="50%" y2="50%"/>{whisker}'

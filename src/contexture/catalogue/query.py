@@ -93,7 +93,9 @@ class Query:
                 sort = value
             elif value and value not in chosen.setdefault(name, []):
                 chosen[name].append(value)
-        return cls(text=text, sort=sort, chosen={name: tuple(sorted(chosen[name])) for name in FACETS if name in chosen})
+        return cls(
+            text=text, sort=sort, chosen={name: tuple(sorted(chosen[name])) for name in FACETS if name in chosen}
+        )
 
     def pairs(self) -> list[tuple[str, str]]:
         """The parameters of its address."""

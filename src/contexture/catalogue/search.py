@@ -137,9 +137,7 @@ class Search:
 
 
 def _choices(found: Iterable[Record], query: Query, facet: str) -> tuple[Choice, ...]:
-    counted = Counter(
-        value for record in found if query.matches(record, but=facet) for value in values(record, facet)
-    )
+    counted = Counter(value for record in found if query.matches(record, but=facet) for value in values(record, facet))
     chosen = set(query.chosen.get(facet, ()))
     known = sorted(counted, key=lambda value: place(facet, value))
     absent = sorted(chosen - set(known))
@@ -171,15 +169,16 @@ def _build(plain: Mapping[str, Mapping[str, list[str]]]) -> "Connection | None":
     """The index in memory, or None where this Python's SQLite has no FTS5."""
     try:
         import sqlite3
-
+    except ImportError:
+        return None
+    columns = f"key UNINDEXED, {', '.join(WEIGHTS)}"
+    try:
         index = sqlite3.connect(":memory:", check_same_thread=False)
         # The words are plain already: the tokenizer has only to split at spaces, and takes every other letter as it is.
-        index.execute(
-            f"CREATE VIRTUAL TABLE papers USING fts5(key UNINDEXED, {', '.join(WEIGHTS)}, tokenize='ascii', prefix='2 3')"
-        )
-    except (ImportError, sqlite3.OperationalError):
+        index.execute(f"CREATE VIRTUAL TABLE papers USING fts5({columns}, tokenize='ascii', prefix='2 3')")
+    except sqlite3.OperationalError:
         return None
     marks = ", ".join("?" * (1 + len(WEIGHTS)))
-    rows = [(key, *(" ".join(columns[name]) for name in WEIGHTS)) for key, columns in plain.items()]
+    rows = [(key, *(" ".join(held[name]) for name in WEIGHTS)) for key, held in plain.items()]
     index.executemany(f"INSERT INTO papers VALUES ({marks})", rows)
     return index

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contexture.catalogue import pages, pages_compare
-from contexture.catalogue.code import code_pages
 from contexture.catalogue.export import to_csv, to_json
 from contexture.catalogue.library import Library
 from contexture.catalogue.pages_paper import paper
@@ -89,7 +88,7 @@ def _pages(library: Library) -> Iterator[tuple[str, str]]:
     yield file_of("leaderboards")[0], pages_compare.leaderboards(library, below)
     for task in library.parts["tasks"]:
         yield file_of("leaderboards", task)[0], pages_compare.leaderboard(library, task, below)
-    for name in code_pages(library):
+    for name in library.code:
         deep = View(link=FileLinks(depth=name.count("/") + 1))
         yield file_of("code", name)[0], pages.code(library, name, deep)
     yield "about.html", pages.about(library, top)

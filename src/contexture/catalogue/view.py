@@ -95,7 +95,7 @@ class View:
 
     link: Links
     live: bool = False
-    head: Markup = Markup("")
+    head: str | Markup = ""
     action: Callable[[Record, Claimed], Markup] = _nothing
 
 

@@ -24,13 +24,13 @@ _FLOOR = 1e-18
 """Where a difference that is exactly zero is drawn on a logarithmic axis."""
 
 
-def element(result: Result, *, name: str = "claim") -> str:
-    """The picture as an <svg> element for a page, whose ids begin with `name`."""
+def element(result: Result, *, name: str = "claim", titled: bool = True) -> str:
+    """The picture as an <svg> element for a page, whose ids begin with `name`, titled with the claim or not."""
     import matplotlib as mpl
 
     with mpl.rc_context(SETTINGS):
         return to_svg(
-            _figure(result),
+            _figure(result, titled=titled),
             name=name,
             title=result.sentence,
             description=f"{result.verdict}: {number(result.value)} between {number(result.low)} and "
@@ -53,12 +53,13 @@ def png(result: Result) -> bytes:
     return written.getvalue()
 
 
-def _figure(result: Result) -> "Figure":
+def _figure(result: Result, *, titled: bool = True) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(SIZE[0] / DPI, SIZE[1] / DPI), dpi=DPI)
-    axes = figure.add_axes((0.13, 0.14, 0.84, 0.74 if result.lines else 0.7))
-    figure.text(0.02, 0.95, _wrapped(result.sentence), color=LIGHT["ink"], fontsize=11, va="top")
+    axes = figure.add_axes((0.13, 0.14, 0.84, 0.83 if not titled else 0.74 if result.lines else 0.7))
+    if titled:
+        figure.text(0.02, 0.95, _wrapped(result.sentence), color=LIGHT["ink"], fontsize=11, va="top")
     shared.quiet(axes)
     if result.lines:
         _draw_lines(axes, result)

@@ -85,7 +85,7 @@ function listInPlace(results) {
   const nothing = Object.assign(document.createElement("p"), {
     className: "nothing", textContent: "No paper has all of this. Fewer words, or one facet less, will find more.",
   });
-  const clear = Object.assign(document.createElement("a"), { className: "clear", href: front, textContent: "Show all" });
+  const clear = Object.assign(document.createElement("a"), { className: "clear", href: front, textContent: "Show all", hidden: true });
   clear.addEventListener("click", (event) => { event.preventDefault(); history.pushState(null, "", front); read(); });
   count.parentElement.append(" ", clear);
   const best = new Option("best match first", "relevance");
