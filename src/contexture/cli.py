@@ -292,6 +292,9 @@ def _add_site(commands: "argparse._SubParsersAction[_Parser]") -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
     build = actions.add_parser("build", help="write every page into a folder")
     build.add_argument("folder", metavar="FOLDER", help="a new or empty folder, or one that was built before")
+    build.add_argument(
+        "--url", default="", metavar="URL", help="where it will stand, for feeds (default: relative names)"
+    )
     _add_results(build)
 
 

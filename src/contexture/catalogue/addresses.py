@@ -49,7 +49,7 @@ def addresses() -> dict[str, Make]:
         "/leaderboards/{name}": _html(
             lambda e, r: pages_compare.leaderboard(e.library, _name(r, e.library.parts["tasks"]), e.view)
         ),
-        "/code/{name:path}": _html(lambda e, r: pages.code(e.library, _name(r, e.code), e.view)),
+        "/code/{name:path}": _html(lambda e, r: pages.code(e.library, _name(r, e.library.code), e.view)),
         "/about": _html(lambda e, r: pages.about(e.library, e.view)),
         "/static/{name:path}": _static,
         "/papers.csv": lambda e, r: Answer(to_csv(e.library.papers.values()).encode(), CSV),

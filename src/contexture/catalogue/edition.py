@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 from markupsafe import Markup
 from starlette.requests import Request
 
 from contexture.catalogue import pages
 from contexture.catalogue.answers import Answer, Answers
-from contexture.catalogue.code import code_pages
-from contexture.catalogue.feed import feed_name
+from contexture.catalogue.feed import announced, feed_name
 from contexture.catalogue.guard import Scope
 from contexture.catalogue.library import Library
 from contexture.catalogue.run_pages import RunPages
@@ -22,9 +20,8 @@ HEAD = Markup(
     '<meta name="htmx-config" content=\'{"allowEval":false,"allowScriptTags":false,"historyCacheSize":0,'
     '"includeIndicatorStyles":false,"refreshOnHistoryMiss":true,"selfRequestsOnly":true}\'>\n'
     '<link rel="stylesheet" href="/static/served/runs.css">\n'
-    f'<link rel="alternate" type="application/atom+xml" title="New and changed results" href="/{feed_name()}">\n'
-    '<script src="/static/vendor/htmx.min.js" defer></script>'
-)
+    '<script src="/static/vendor/htmx.min.js" defer></script>\n'
+) + announced(f"/{feed_name()}")
 
 
 class Missing(Exception):
@@ -52,11 +49,6 @@ class Edition:
         return View(
             link=bare.link, live=True, head=HEAD, action=lambda record, claim: self.runs.action(record, claim, bare)
         )
-
-    @cached_property
-    def code(self) -> dict[str, Path]:
-        """The files of the package that have a page, by name."""
-        return code_pages(self.library)
 
     @cached_property
     def measures(self) -> frozenset[str]:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as xml
 
+from markupsafe import Markup
+
 from contexture import __version__
 from contexture.catalogue.changes import News, latest, news, urn
 from contexture.catalogue.entry import FAMILIES
@@ -31,6 +33,12 @@ def feed_name(family: str | None = None) -> str:
     ('feed.xml', 'feeds/mixers.xml')
     """
     return "feed.xml" if family is None else f"feeds/{family}.xml"
+
+
+def announced(address: str) -> Markup:
+    """What tells a page's reader of the feed at an address."""
+    title = "New and changed results"
+    return Markup('<link rel="alternate" type="application/atom+xml" title="{}" href="{}">').format(title, address)
 
 
 def feed_names() -> dict[str, str | None]:
