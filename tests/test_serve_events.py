@@ -1,14 +1,17 @@
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from contexture.claims.models import ModelCache
 from contexture.cli import main
 from contexture.commands.claim_events import Events
+from contexture.models.backbone import BackboneConfig
+from contexture.models.pairs import PairsModelConfig
+from contexture.training.config import TaskChoice, TrainingConfig
 
 
 def paper() -> Any:
@@ -78,19 +81,17 @@ def test_events_are_of_one_paper(capsys: Any) -> None:
     assert "--events" in capsys.readouterr().err
 
 
-def test_a_claim_tells_its_training_and_its_result(tmp_path: Path) -> None:
-    command = ["claim", "icl-by-gd", "--only", "trained-loss", "--scale", "smoke", "--events"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "contexture.cli", *command, "--run-dir", str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout is not None
-        told = [json.loads(line) for line in process.stdout.read().splitlines()]
-        assert process.wait() == 0
-    kinds = [line["event"] for line in told]
-    assert kinds[:3] == ["measuring", "training", "step"]
-    assert kinds[-1] == "measured"
-    assert told[-1]["claim"]["name"] == "trained-loss"
-    assert "<svg" in told[-1]["figure"]
+def test_a_model_that_claims_train_tells_its_steps(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    events = Events(paper(), num_claims=1, figure=lambda result: "", stream=stream, every=0.0)
+    model = PairsModelConfig(num_features=8, backbone=BackboneConfig(pattern="softmax", width=8, num_heads=2))
+    config = TrainingConfig(task=TaskChoice(name="linear-regression"), model=model, steps=3, evaluation_episodes=64)
+    models = ModelCache(tmp_path, progress=events)
+    models.train([config])
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["step"], line["steps"]) for line in told] == [
+        ("training", 0, 3), ("step", 1, 3), ("step", 2, 3), ("step", 3, 3),
+    ]  # fmt: skip
+    assert all(line["loss"] > 0 for line in told[1:])
+    models.train([config])
+    assert len(stream.getvalue().splitlines()) == len(told)
