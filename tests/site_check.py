@@ -1,4 +1,4 @@
-"""What a folder of pages must be: valid HTML, ids that are told apart, links that lead somewhere, nothing from elsewhere.
+"""What a folder of pages must be: valid HTML, single ids, links that lead somewhere, nothing from elsewhere.
 
 Each fault is a sentence that begins with the file's name.
 """
@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
@@ -63,11 +64,9 @@ def gather(element: ElementTree.Element, page: Page) -> None:
             page.faults.append(f"has a script in the attribute {plain} of {tag}")
         if plain == "style" and "url(" in value.replace("url(#", ""):
             page.faults.append(f"loads by the style of {tag}: {value}")
-        if (tag, plain) in LOADING:
+        if (tag, plain) in LOADING or (plain == "data-index" and value):
             page.loads.append(value)
-        elif (tag, plain) in {("a", "href"), ("form", "action")}:
-            page.links.append(value)
-        elif plain == "href":
+        elif plain == "href" or (tag, plain) == ("form", "action"):
             page.links.append(value)
         if plain in ID_LISTS:
             page.links += [f"#{one}" for one in value.split()]
@@ -81,7 +80,7 @@ def structure(tree: ElementTree.Element, page: Page) -> None:
         if len(list(tree.iter(tag))) != 1:
             page.faults.append(f"has {len(list(tree.iter(tag)))} elements {tag}")
     levels = [int(e.tag[1]) for e in tree.iter() if isinstance(e.tag, str) and re.fullmatch("h[1-6]", e.tag)]
-    skipped = [b for a, b in zip(levels, levels[1:], strict=False) if b > a + 1]
+    skipped = [b for a, b in pairwise(levels) if b > a + 1]
     if skipped:
         page.faults.append(f"skips a level before a heading h{skipped[0]}")
     for control in tree.iter("input"):

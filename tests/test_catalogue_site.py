@@ -5,9 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from catalogue_toys import write_toys
-from site_check import check, read
 
+from catalogue_toys import write_toys
 from contexture.catalogue import pages, pages_compare
 from contexture.catalogue.library import Library, load_library
 from contexture.catalogue.pages_paper import paper
@@ -17,6 +16,7 @@ from contexture.catalogue.site import MARKER, build, index
 from contexture.catalogue.static_files import static_files
 from contexture.catalogue.view import FileLinks, ServedLinks, View
 from contexture.errors import InputError
+from site_check import check, read
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVED = View(link=ServedLinks(), live=True)
@@ -43,7 +43,10 @@ def test_the_real_site_is_sound(tmp_path: Path) -> None:
     for room in ("mixers", "tasks", "learners"):
         assert {f"{room}/{name}.html" for name in real.parts[room]} <= names
     assert {f"leaderboards/{name}.html" for name in real.parts["tasks"]} <= names
-    assert json.loads((tmp_path / "public" / "index.json").read_text(encoding="utf-8")).keys() == real.papers.keys()
+    assert (
+        json.loads((tmp_path / "public" / "static" / "index.json").read_text(encoding="utf-8")).keys()
+        == real.papers.keys()
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,9 @@ def test_addresses() -> None:
 
 
 def test_every_link_of_a_served_page_is_one_of_its_addresses(library: Library) -> None:
-    known = re.compile(r"/|/\?.*|/(papers|mixers|tasks|learners|leaderboards|compare|code|static|about)(/[\w./-]+)?(\?.*)?")
+    known = re.compile(
+        r"/|/\?.*|/(papers|mixers|tasks|learners|leaderboards|compare|code|static|about)(/[\w./-]+)?(\?.*)?"
+    )
     for text in (paper(library, "icl-by-gd", SERVED), pages_compare.compare(library, (), SERVED)):
         page = read(text)
         assert page.faults == []

@@ -25,11 +25,13 @@ results/KEY.json of a checkout or of any folder; without one, no paper is measur
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import Markup
 
 import contexture
 from contexture.catalogue.entry import FOLDER, OTHERS, Entry, load_entries
@@ -174,6 +176,11 @@ class Library:
         from contexture.catalogue.code import code_pages
 
         return code_pages(self)
+
+    @cached_property
+    def rows(self) -> dict[Hashable, Markup]:
+        """Pieces of pages that never change, kept by the functions that made them."""
+        return {}
 
     @cached_property
     def _figures(self) -> dict[tuple[str, str], str]:

@@ -11,6 +11,9 @@ Unknown names raise InputError.
 """
 
 from collections import Counter
+from functools import partial
+
+from markupsafe import Markup
 
 from contexture.catalogue import code as sources
 from contexture.catalogue.entry import FAMILIES
@@ -50,6 +53,17 @@ def value_title(facet: str, value: str) -> str:
     return "not recorded" if (facet, value) == ("year", "unknown") else value
 
 
+def row(library: Library, record: Record, view: View) -> Markup:
+    """A paper's place in a list; made once for a library and a way of linking."""
+    made = library.rows
+    where = (record.key, view.link)
+    if where not in made:
+        made[where] = Markup(
+            render("_row.html", view, record=record, drawn=picture(record), verdict_titles=VERDICT_TITLES)
+        )
+    return made[where]
+
+
 def picture(record: Record) -> str:
     """The small figure of a paper: of the first claim with lines, otherwise of the first; "" where none is measured."""
     measured = [claim.published.result for claim in record.claims if claim.published]
@@ -59,15 +73,15 @@ def picture(record: Record) -> str:
 
 def front(search: Search, query: Query, view: View) -> str:
     """The list of papers that a query asks for."""
-    return render("front.html", view, **_found(search, query))
+    return render("front.html", view, **_found(search, query, view))
 
 
 def results(search: Search, query: Query, view: View) -> str:
     """The part of the front page that changes with the query, as an element with the id `results`."""
-    return render("_results.html", view, **_found(search, query))
+    return render("_results.html", view, **_found(search, query, view))
 
 
-def _found(search: Search, query: Query) -> dict[str, object]:
+def _found(search: Search, query: Query, view: View) -> dict[str, object]:
     library = search.library
     counted = Counter(record.status for record in library.papers.values())
     statuses = [(status, counted[status]) for status in STATUSES]
@@ -81,8 +95,7 @@ def _found(search: Search, query: Query) -> dict[str, object]:
         "num_verdicts": sum(sum(record.verdicts.values()) for record in library.papers.values()),
         "facet_titles": FACET_TITLES,
         "value_title": value_title,
-        "verdict_titles": VERDICT_TITLES,
-        "picture": picture,
+        "row": partial(row, library, view=view),
         "first_choices": FIRST_CHOICES,
     }
 
@@ -110,8 +123,7 @@ def part(library: Library, room: Room, name: str, view: View) -> str:
         measured=[(m, list(m.values).index(name) + 1) for m in measured],
         boards=[m for m in library.measures if room == "tasks" and m.task == name],
         excerpt=_excerpt(found),
-        picture=picture,
-        verdict_titles=VERDICT_TITLES,
+        row=partial(row, library, view=view),
         command=_command(found),
     )
 

@@ -12,6 +12,8 @@ from contexture.catalogue.plots import cell, scale_of, ticks
 from contexture.catalogue.view import View, render
 from contexture.errors import InputError
 
+_BOARDS: tuple[Room, ...] = ("mixers", "learners")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
@@ -116,7 +118,7 @@ def leaderboard(library: Library, task: str, view: View) -> str:
     held = [m for m in library.measures if m.task == task]
     boards = [
         board(room, found, (name for m in found for name in m.values))
-        for room in ("mixers", "learners")
+        for room in _BOARDS
         for found in [[m for m in held if m.room == room]]
         if found
     ]

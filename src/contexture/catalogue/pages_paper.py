@@ -27,6 +27,7 @@ MACHINE = (
     "torch",
     "commit",
 )
+MOST_RELATED = 8
 _MACHINE_TITLES = {"memory_gib": "memory", "torch": "PyTorch", "python": "Python"}
 
 
@@ -74,10 +75,10 @@ def command(record: Record, claim: Claimed | None = None) -> str:
 
 
 def related(library: Library, record: Record) -> list[Record]:
-    """The papers that an entry names as close to it, then those that name it."""
+    """The papers that an entry names as close to it, then the newest that name it; MOST_RELATED at most."""
     named = [library.papers[key] for key in record.entry.related if key in library.papers]
     naming = [other for other in library.papers.values() if record.key in other.entry.related]
-    return list({one.key: one for one in (*named, *naming)}.values())
+    return list({one.key: one for one in (*named, *naming)}.values())[:MOST_RELATED]
 
 
 def _known(library: Library, record: Record, room: Room) -> list[Part]:

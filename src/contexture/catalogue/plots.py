@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from contexture.catalogue.measures import Measure, Value
-from contexture.claims.harness import Line, Result
+from contexture.claims.harness import Line, Result, Side
 
 WIDTH, HEIGHT, EDGE = 128.0, 40.0, 4.0
 MOST_POINTS = 48
@@ -60,7 +60,7 @@ def _thinned(line: Line) -> list[tuple[float, float]]:
 
 
 def _numbers(result: Result) -> str:
-    sides = ((result.control, 2), (result.reference, 3), (result, 1))
+    sides: tuple[tuple[Side | Result, int], ...] = ((result.control, 2), (result.reference, 3), (result, 1))
     values = [result.threshold, *(v for side, _ in sides for v in (side.low, side.value, side.high))]
     x = Scale(values, EDGE + 2, WIDTH - EDGE - 2, log=spread(values))
     drawn = [f'<path class="rule" d="M{x(result.threshold):.1f} 2V{HEIGHT - 2:g}"/>']

@@ -57,9 +57,9 @@ def place(facet: str, value: str) -> tuple[int | str, ...]:
         case "family":
             return (list(FAMILIES).index(value),)
         case "status":
-            return (STATUSES.index(value),)  # type: ignore[arg-type]
+            return (STATUSES.index(value),)
         case "verdict":
-            return (VERDICTS.index(value),)  # type: ignore[arg-type]
+            return (VERDICTS.index(value),)
         case "year":
             return (1,) if value == UNKNOWN else (0, -int(value))
     return (value,)

@@ -9,7 +9,7 @@ import re
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -81,6 +81,16 @@ class Listing:
         return tuple(record for _, records in self.groups for record in records)
 
 
+_ORDERS: Mapping[str, tuple[Callable[[Record], str], Callable[[Record], int]]] = MappingProxyType(
+    {
+        "newest": (lambda r: str(r.entry.year or "Year not recorded"), lambda r: 0),
+        "status": (lambda r: r.status.capitalize(), lambda r: STATUSES.index(r.status)),
+        "family": (lambda r: FAMILIES[r.entry.family], lambda r: list(FAMILIES).index(r.entry.family)),
+    }
+)
+"""Orders with headings: a paper's heading, and the heading's place."""
+
+
 class Search:
     """An index over a library; safe to share between threads.
 
@@ -149,16 +159,7 @@ def _grouped(records: list[Record], sort: str) -> tuple[tuple[str, tuple[Record,
         return (("", tuple(records)),) if records else ()
     if sort == "title":
         return (("", tuple(sorted(records, key=lambda r: r.entry.title.casefold()))),) if records else ()
-    heading = {
-        "newest": lambda r: str(r.entry.year or "Year not recorded"),
-        "status": lambda r: r.status.capitalize(),
-        "family": lambda r: FAMILIES[r.entry.family],
-    }[sort]
-    first = {
-        "newest": lambda r: 0,
-        "status": lambda r: STATUSES.index(r.status),
-        "family": lambda r: list(FAMILIES).index(r.entry.family),
-    }[sort]
+    heading, first = _ORDERS[sort]
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: (first(r), newest_first(r))):
         groups.setdefault(heading(record), []).append(record)

@@ -1,7 +1,7 @@
 """The catalogue as a folder of files for any host: every page, the style sheet, the script, the index of words.
 
     FOLDER/index.html  browse/FACET-VALUE.html  papers/KEY.html  mixers/ tasks/ learners/ leaderboards/ compare/ code/
-    FOLDER/about.html  404.html  index.json  papers.json  papers.csv  feed.xml  feeds/FAMILY.xml  static/
+    FOLDER/about.html  404.html  papers.json  papers.csv  feed.xml  feeds/FAMILY.xml  static/
 
 Links are relative, so that the folder may lie anywhere, and opens from disk.
 """
@@ -52,7 +52,7 @@ def site_files(library: Library, *, url: str = "") -> Iterator[tuple[str, bytes]
         yield f"static/{name}", data
     for name, text in _pages(library):
         yield name, text.encode()
-    yield "index.json", _json(index(library))
+    yield "static/index.json", _json(index(library))
     yield "papers.json", _json([to_json(record) for record in library.papers.values()])
     yield "papers.csv", to_csv(library.papers.values()).encode()
     for name, family in feed_names().items():
