@@ -183,6 +183,11 @@ class Library:
         return {}
 
     @cached_property
+    def num_verdicts(self) -> int:
+        """How many claims are published."""
+        return sum(sum(record.verdicts.values()) for record in self.papers.values())
+
+    @cached_property
     def _figures(self) -> dict[tuple[str, str], str]:
         return {}
 
