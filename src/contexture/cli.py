@@ -1,4 +1,4 @@
-"""The command line: `contexture compare | predict | list | papers | site | train | claim | check | bench | doctor`.
+"""The command line: one parser for `contexture compare`, `list`, `papers`, `claim`, `serve` and the other commands.
 
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
@@ -28,6 +28,7 @@ examples:
   contexture papers search "linear attention recall"          papers, and what was measured of them
   contexture site build public/                               the catalogue as pages for any host
   contexture bench mixers --length 512,2048                   how fast mixers are on this machine
+  contexture serve                                            every paper, searchable, with what was measured
   contexture doctor                                           what to paste into a bug report
 """
 
@@ -197,6 +198,9 @@ def _add_claim(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--scale", choices=("smoke", "cpu", "long", "gpu"), default="smoke", help="(default: smoke)")
     parser.add_argument("--seeds", type=_positive, default=3, metavar="N", help="independent seeds, at least 3")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+    parser.add_argument(
+        "--events", action="store_true", help="for programs: a JSON object a line as it goes; ends with standard input"
+    )
     parser.add_argument("--report", metavar="FILE", help="write an HTML report with every figure")
     parser.add_argument("--run-dir", metavar="FOLDER", help="where models, results, figures go (default: user cache)")
     parser.add_argument("--again", action="store_true", help="measure anew what stands already")
@@ -288,7 +292,56 @@ def _add_site(commands: "argparse._SubParsersAction[_Parser]") -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
     build = actions.add_parser("build", help="write every page into a folder")
     build.add_argument("folder", metavar="FOLDER", help="a new or empty folder, or one that was built before")
+    build.add_argument(
+        "--url", default="", metavar="URL", help="where it will stand, for feeds (default: relative names)"
+    )
     _add_results(build)
+
+
+def _port(text: str) -> int:
+    value = _positive(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: there are 1 to 65535")
+    return value
+
+
+def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="the catalogue of papers as pages of this machine, with claims that run at the press of a button",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture serve\n"
+        "  contexture serve --port 8000 --no-browser --results results\n\n"
+        "Serves this machine alone, until Ctrl-C.",
+    )
+    parser.add_argument("--port", type=_port, metavar="N", help="where (default: 8765, or any if that is taken)")
+    _add_results(parser)
+    parser.add_argument("--run-dir", metavar="FOLDER", help="where runs are recorded (default: user cache)")
+    parser.add_argument("--no-browser", dest="browser", action="store_false", help="open no browser")
+
+
+def _add_digest(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = commands.add_parser(
+        "digest",
+        help="what changed among published results since the last letter, by e-mail",
+        formatter_class=_Formatter,
+        description="examples:\n"
+        "  contexture digest --to you@example.org --dry-run\n"
+        "  contexture digest --to you@example.org --smtp mail.example.org:587 --user you\n\n"
+        "Sends plain text and HTML; nothing where nothing changed. The password of --user is read from the\n"
+        "environment variable CONTEXTURE_SMTP_PASSWORD, and goes to another machine over TLS alone.",
+    )
+    parser.add_argument("--to", required=True, metavar="A@B", help="addresses, separated by commas")
+    parser.add_argument("--from", dest="sender", metavar="A@B", help="the sender (default: the first of --to)")
+    parser.add_argument(
+        "--smtp", default="localhost:25", metavar="HOST:PORT", help="mail server (default localhost:25)"
+    )
+    parser.add_argument("--user", default="", metavar="NAME", help="a name to log in with")
+    _add_results(parser)
+    parser.add_argument("--site", default="", metavar="URL", help="a built site that results link to")
+    parser.add_argument("--state", metavar="FILE", help="what the last letter knew (default: one for each --to)")
+    parser.add_argument("--dry-run", action="store_true", help="print the letter and send nothing")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -310,6 +363,8 @@ def parser() -> argparse.ArgumentParser:
         _add_claim,
         _add_check,
         _add_bench,
+        _add_serve,
+        _add_digest,
     ):
         add(commands)
     doctor = commands.add_parser("doctor", help="the environment, for a bug report")

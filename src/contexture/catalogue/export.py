@@ -43,7 +43,7 @@ def _claim(claim: Claimed) -> dict[str, Any]:
     if held is None:
         return {"name": claim.name, "sentence": claim.sentence, "published": False}
     measured = held.result.to_json()
-    about = {"command": held.command, "environment": dict(held.environment)}
+    about = {"command": held.command, "at": held.at, "environment": dict(held.environment)}
     return {"name": claim.name, "sentence": claim.sentence, "published": True, **measured, **about}
 
 

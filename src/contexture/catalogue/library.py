@@ -17,7 +17,7 @@
       .authors, .arxiv, .left_out, .seconds
     Claimed.published
       .result     Result: value, low, high, threshold, direction, verdict, reference, control, settings, lines, ...
-      .command, .environment               what measured it, where
+      .command, .environment, .at          what measured it, where and when
     to_json(record), to_csv(records), bibtex(record)     in `catalogue.export`
 
 Everything is read once and never changes: load anew to see what was published since. Published results are
@@ -36,6 +36,7 @@ from markupsafe import Markup
 import contexture
 from contexture.catalogue.entry import FOLDER, OTHERS, Entry, load_entries
 from contexture.catalogue.parts import ROOMS, Part, Room, parts
+from contexture.catalogue.plain_svg import without_styles
 from contexture.claims.harness import Result, total_seconds
 from contexture.claims.protocol import Claim, Paper, Verdict
 from contexture.discovery import papers
@@ -52,11 +53,15 @@ VERDICTS: tuple[Verdict, ...] = ("held", "mechanism-checked", "undecided", "not-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """A claim's published result, with the command and the surroundings that it was measured in."""
+    """A claim's published result, with the command and the surroundings that it was measured in.
+
+    at: when it was published, as RFC 3339 writes it; "" where that was not recorded.
+    """
 
     result: Result
     command: str
     environment: Mapping[str, Any]
+    at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +183,11 @@ class Library:
         return {}
 
     @cached_property
+    def num_verdicts(self) -> int:
+        """How many claims are published."""
+        return sum(sum(record.verdicts.values()) for record in self.papers.values())
+
+    @cached_property
     def _figures(self) -> dict[tuple[str, str], str]:
         return {}
 
@@ -189,7 +199,8 @@ class Library:
         if where not in self._figures:
             from contexture.reports.claim_figures import element
 
-            self._figures[where] = element(claim.published.result, name=f"figure-{claim.name}", titled=False)
+            drawn = element(claim.published.result, name=f"figure-{claim.name}", titled=False)
+            self._figures[where] = without_styles(drawn)
         return self._figures[where]
 
     def faults(self) -> list[str]:
@@ -265,7 +276,12 @@ def _published(claim: Mapping[str, Any], key: str) -> Published:
         result = Result.from_json(about)
     except (TypeError, KeyError) as error:
         raise InputError(f"the published result {key}.json does not hold a claim that can be read: {error}") from error
-    return Published(result=result, command=measured.get("command", ""), environment=measured.get("environment", {}))
+    return Published(
+        result=result,
+        command=measured.get("command", ""),
+        environment=measured.get("environment", {}),
+        at=measured.get("at", ""),
+    )
 
 
 def _faults(record: Record, library: Library) -> Iterable[str]:

@@ -92,7 +92,7 @@ def _found(search: Search, query: Query, view: View) -> dict[str, object]:
         "statuses": statuses,
         "bar": parts_of_whole(statuses),
         "whole": not query.pairs(),
-        "num_verdicts": sum(sum(record.verdicts.values()) for record in library.papers.values()),
+        "num_verdicts": library.num_verdicts,
         "facet_titles": FACET_TITLES,
         "value_title": value_title,
         "row": partial(row, library, view=view),

@@ -1,7 +1,7 @@
 """The catalogue as a folder of files for any host: every page, the style sheet, the script, the index of words.
 
     FOLDER/index.html  browse/FACET-VALUE.html  papers/KEY.html  mixers/ tasks/ learners/ leaderboards/ compare/ code/
-    FOLDER/about.html  404.html  papers.json  papers.csv  static/
+    FOLDER/about.html  404.html  papers.json  papers.csv  feed.xml  feeds/FAMILY.xml  static/
 
 Links are relative, so that the folder may lie anywhere, and opens from disk.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contexture.catalogue import pages, pages_compare
 from contexture.catalogue.export import to_csv, to_json
+from contexture.catalogue.feed import announced, feed, feed_name, feed_names
 from contexture.catalogue.library import Library
 from contexture.catalogue.pages_paper import paper
 from contexture.catalogue.parts import ROOMS
@@ -25,13 +26,16 @@ MARKER = ".contexture-site"
 """A file that marks a folder as written by `build`, which may then be written anew."""
 
 
-def build(library: Library, folder: Path) -> int:
-    """Write the site and return the number of files; InputError for a folder that holds something else."""
+def build(library: Library, folder: Path, *, url: str = "") -> int:
+    """Write the site and return the number of files; InputError for a folder that holds something else.
+
+    url: where the site will stand, by which its feeds name pages; "" for relative names.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder for the site")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise InputError(f"{folder} holds something that is not a site of this program: name an empty or a new folder")
-    files = dict(site_files(library))
+    files = dict(site_files(library, url=url))
     stale = _written(folder) - files.keys()
     for name, data in {MARKER: "\n".join(sorted(files)).encode(), **files}.items():
         path = folder / name
@@ -42,7 +46,7 @@ def build(library: Library, folder: Path) -> int:
     return len(files)
 
 
-def site_files(library: Library) -> Iterator[tuple[str, bytes]]:
+def site_files(library: Library, *, url: str = "") -> Iterator[tuple[str, bytes]]:
     """Every file of the site with its name, the front page first."""
     for name, data in static_files().items():
         yield f"static/{name}", data
@@ -51,6 +55,8 @@ def site_files(library: Library) -> Iterator[tuple[str, bytes]]:
     yield "static/index.json", _json(index(library))
     yield "papers.json", _json([to_json(record) for record in library.papers.values()])
     yield "papers.csv", to_csv(library.papers.values()).encode()
+    for name, family in feed_names().items():
+        yield name, feed(library, url, family)
 
 
 def index(library: Library) -> dict[str, list[str]]:
@@ -68,7 +74,7 @@ def index(library: Library) -> dict[str, list[str]]:
 
 
 def _pages(library: Library) -> Iterator[tuple[str, str]]:
-    top, below = View(link=FileLinks()), View(link=FileLinks(depth=1))
+    top, below = _view(0), _view(1)
     search = Search(library)
     everything = Query()
     yield "index.html", pages.front(search, everything, top)
@@ -89,10 +95,13 @@ def _pages(library: Library) -> Iterator[tuple[str, str]]:
     for task in library.parts["tasks"]:
         yield file_of("leaderboards", task)[0], pages_compare.leaderboard(library, task, below)
     for name in library.code:
-        deep = View(link=FileLinks(depth=name.count("/") + 1))
-        yield file_of("code", name)[0], pages.code(library, name, deep)
+        yield file_of("code", name)[0], pages.code(library, name, _view(name.count("/") + 1))
     yield "about.html", pages.about(library, top)
     yield "404.html", pages.missing(top)
+
+
+def _view(depth: int) -> View:
+    return View(link=FileLinks(depth=depth), head=announced("../" * depth + feed_name()))
 
 
 def _json(value: object) -> bytes:

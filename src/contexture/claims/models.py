@@ -23,6 +23,7 @@ from contexture.store.checkpoint import CheckpointStore
 from contexture.store.record import read_record
 from contexture.training.config import TrainingConfig
 from contexture.training.loop import RECORD, Trainer, train_cohort
+from contexture.training.progress import Progress
 
 TENSORS = "tensors"
 
@@ -38,12 +39,13 @@ class ModelCache:
     """A folder of trained models; without a folder, models last as long as the call.
 
     used: what each model asked for since the last `forget` cost, in processor seconds. spent: how much of that went by
-    during these calls.
+    during these calls. progress: told of every step that a model trains.
     """
 
     folder: Path | None = None
     used: dict[str, float] = field(default_factory=dict)
     spent: list[float] = field(default_factory=list)
+    progress: Progress | None = None
 
     def forget(self) -> None:
         """Begin to count anew."""
@@ -70,7 +72,7 @@ class ModelCache:
         else:
             begun = (run_dir / RECORD).exists() or bool(store.steps())
             # Another number of threads may round otherwise; a claim's verdict does not hang on the last bit.
-            models = train_cohort(configs, run_dir=run_dir, resume=begun, inexact=begun)
+            models = train_cohort(configs, run_dir=run_dir, resume=begun, inexact=begun, progress=self.progress)
         finished = [line for line in read_record(run_dir / RECORD) if line["event"] == "finished"]
         self.used[name] = finished[-1]["processor_seconds"] if finished else time.process_time() - began
         self.spent.append(time.process_time() - began)

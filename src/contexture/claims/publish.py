@@ -1,4 +1,4 @@
-"""Published claims: results/KEY.json, with machine, versions, command and commit beside the numbers.
+"""Published claims: results/KEY.json, with moment, machine, versions, command and commit beside the numbers.
 
 A publication replaces the claims that it measured and keeps the paper's others, each with the surroundings that it was
 measured in.
@@ -10,6 +10,7 @@ from typing import Any
 
 from contexture.claims.harness import Result, document, total_seconds
 from contexture.claims.protocol import Paper
+from contexture.store.clock import moment
 from contexture.store.environment import environment
 from contexture.store.results import read_result, write_result
 
@@ -18,7 +19,7 @@ def publish(paper: Paper, results: Sequence[Result], folder: Path, *, command: s
     """Write a paper's results and return the file's path."""
     path = folder / f"{paper.key}.json"
     order = [claim.name for claim in paper.claims]
-    here = {"command": command, "environment": environment()}
+    here = {"command": command, "at": moment(), "environment": environment()}
     fresh = [{**claim, "measured_by": here} for claim in document(paper, list(results))["claims"]]
     done = {claim["name"] for claim in fresh}
     kept = [claim for claim in published_claims(path) if claim["name"] not in done and claim["name"] in order]

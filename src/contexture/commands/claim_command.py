@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from contexture.claims.folder import ClaimFolder
     from contexture.claims.harness import Result
-    from contexture.claims.protocol import Paper
+    from contexture.claims.protocol import Claim, Paper
     from contexture.claims.run import Run
 
     Show = Callable[[dict[str, Result], str], None]
@@ -59,6 +60,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("name one paper from `contexture list papers`, or give --all")
     if options.all and options.only:
         raise InputError("--only names a claim of one paper, so it does not go with --all")
+    if options.events and (options.all or options.json or not options.paper):
+        raise InputError("--events prints the events of one paper: name it, without --all and --json")
     if options.report:
         check_output(options.report)
 
@@ -76,7 +79,9 @@ def _measure(paper: "Paper", conditions: "Run", folder: "ClaimFolder", options: 
     """Every claim of a paper (or the one asked for), each kept as soon as it is done."""
     claims = [paper.claim(options.only)] if options.only else list(paper.claims)
     results: dict[str, Result] = {}
-    with _display(paper, quiet=options.json) as show:
+    with _display(paper, folder, claims, options) as show:
+        if options.events:
+            conditions = replace(conditions, models=replace(folder.models, progress=show))
         for claim in claims:
             standing = None if options.again else folder.standing(paper, claim, conditions)
             if standing is None:
@@ -85,7 +90,7 @@ def _measure(paper: "Paper", conditions: "Run", folder: "ClaimFolder", options: 
                 _draw(paper, standing, folder)
             results[claim.name] = standing
         show(results, "")
-    if not options.json:
+    if not options.json and not options.events:
         from contexture.reports.claims import remarks
 
         for result in results.values():
@@ -100,11 +105,25 @@ def _draw(paper: "Paper", result: "Result", folder: "ClaimFolder") -> None:
     write_file(folder.figure_path(paper, result, "png").resolve(), png(result))
 
 
+def _figure(paper: "Paper", result: "Result", folder: "ClaimFolder") -> str:
+    path = folder.figure_path(paper, result, "svg")
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 @contextmanager
-def _display(paper: "Paper", *, quiet: bool) -> "Iterator[Show]":
-    """A table that fills up on a terminal; elsewhere the finished one."""
+def _display(
+    paper: "Paper", folder: "ClaimFolder", claims: "list[Claim]", options: argparse.Namespace
+) -> "Iterator[Show]":
+    """A table that fills up on a terminal; elsewhere the finished one; or events for another program."""
+    if options.events:
+        from contexture.commands.claim_events import Events, end_with_input
+
+        end_with_input()
+        yield Events(paper, num_claims=len(claims), figure=lambda result: _figure(paper, result, folder))
+        return
     from contexture.reports.claims import table
 
+    quiet = options.json
     screen = console(stderr=quiet)
     unicode = (screen.encoding or "").lower().replace("-", "").startswith("utf")
 

@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
 
     began = time.perf_counter()
     library = load_library(options.results)
-    written = build(library, Path(options.folder))
+    written = build(library, Path(options.folder), url=options.url)
     say(f"{options.folder}: {written} files, {len(library.papers)} papers, {time.perf_counter() - began:.1f} s")
     if library.results is None:
         say("no folder of published results was found, so no paper stands as measured (--results names one)")
