@@ -1,6 +1,7 @@
 """Learning on a stream: prediction before learning, chunks and single pairs alike, growth, memory, saving."""
 
 import copy
+import json
 import math
 import pickle
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from contexture.cli import main
 from contexture.errors import CheckpointError, InputError
+from contexture.evaluation.streams import Persistence, score_rival
 from contexture.models.state import state_bytes
 from contexture.models.stream import StreamModel, StreamModelConfig, log_chances
 from contexture.randomness import generator
@@ -337,3 +340,79 @@ def test_rivers_face_saves_copies_and_goes_on(tmp_path: Path) -> None:
     assert model.num_seen == 50
     with pytest.raises(InputError, match="classification of a stream"):
         ContextStreamRegressor.load(tmp_path / "saved")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "drifting.csv"
+    lines = ["a,colour,label"]
+    for n, (row, y) in enumerate(halves(160)):
+        lines.append(
+            f"{row['a']},{'red' if row['b'] > 0 else 'blue'},{y if n < 80 else {'up': 'down', 'down': 'up'}[y]}"
+        )
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_command_compares_learners_on_a_stream(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    figure = tmp_path / "stream.svg"
+    names = "context-stream,persistence,hoeffding tree"
+    arguments = ["compare", str(table), "--stream", "--target", "label", "--learners", names, "--run-dir", "runs"]
+    assert main([*arguments, "--json", "--figure", str(figure)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [score["name"] for score in said["scores"]] == ["context-stream", "persistence", "hoeffding tree"]
+    assert said["num_pairs"] == 160
+    for score in said["scores"]:
+        assert len(score["windows"]) == math.ceil(160 / said["window"])
+        assert 0 <= score["accuracy"] <= 1
+    assert "persistence" in figure.read_text()
+    # The same command takes what is kept, and prints a table of it.
+    kept = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    assert main(arguments) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()} == kept
+    assert "pairs a second" in capsys.readouterr().out
+
+
+def test_the_command_refuses_what_is_no_stream(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["compare", "linear-regression", "--stream"],
+        ["compare", str(table), "--stream", "--target", "label", "--context", "20"],
+        ["compare", str(table), "--stream", "--target", "label", "--learners", "oracle"],
+        ["compare", str(table), "--stream", "--target", "missing"],
+    ):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("contexture: ")
+
+
+def test_persistence_by_hand() -> None:
+    persistence = Persistence()
+    assert persistence.predict_proba_one({}) == {}
+    for y in ("a", "a", "b"):
+        persistence.learn_one({}, y)
+    # Of two repetitions asked for one came; with one right of two added before, that is 2 of 4.
+    assert persistence.predict_proba_one({}) == {"b": 0.5, "a": 0.5}
+
+
+def test_losses_are_those_before_learning() -> None:
+    """A rival that knows all it was told gains nothing of it for the pair itself."""
+
+    class Memory:
+        def __init__(self) -> None:
+            self.held: dict[float, Any] = {}
+
+        def learn_one(self, x: Any, y: Any) -> None:
+            self.held[x["a"]] = y
+
+        def predict_one(self, x: Any) -> Any:
+            return self.held.get(x["a"])
+
+        def predict_proba_one(self, x: Any) -> dict[Any, float]:
+            return {self.held[x["a"]]: 1.0} if x["a"] in self.held else {}
+
+    rows = [{"a": 0.0}, {"a": 1.0}, {"a": 0.0}, {"a": 1.0}]
+    ((losses, hits),) = score_rival(Memory(), "classification", rows, ["u", "v", "u", "w"])
+    assert losses == pytest.approx([-math.log(1e-3), -math.log(1e-3), 0.0, -math.log(1e-3)])
+    assert hits == [False, False, True, False]
