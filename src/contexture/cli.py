@@ -109,6 +109,7 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "  contexture compare linear-regression --learners ols,ridge,gd,newton,knn,transformer\n"
         "  contexture compare wine --json > wine.json\n"
         "  contexture compare linear-regression --mixers softmax,delta-rule\n"
+        "  contexture compare elec.csv --stream --target class\n"
         "  contexture compare recall --mixers softmax,delta-rule,mine.py:MyMixer --budget small\n\n"
         "Shows learners the same examples and prints each one's error at several context sizes.",
     )
@@ -127,6 +128,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--report", metavar="FILE", help="where the HTML report goes (default: contexture-reports/)")
     parser.add_argument("--figure", metavar="FILE.svg", help="write the learning curves as a picture of their own")
     parser.add_argument("--no-report", action="store_true", help="write no report")
+    parser.add_argument(
+        "--stream", action="store_true", help="take the rows of a table in their order, each asked before it is told"
+    )
     mixers = parser.add_argument_group("mixers, trained for the comparison (TASK: recall, or a synthetic family)")
     mixers.add_argument("--mixers", type=_comma_list, metavar="A,B|all", help="names and files (mine.py:MyMixer)")
     mixers.add_argument("--budget", choices=("tiny", "small", "full"), default="small", help="how much is trained")

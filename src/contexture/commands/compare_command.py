@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contexture.commands import compare_mixers, compare_recall
+from contexture.commands import compare_mixers, compare_recall, compare_stream
 from contexture.commands.console import console, say, share_bar
 from contexture.commands.reading import reading
 from contexture.commands.settings import parse
@@ -26,6 +26,9 @@ REPORTS = Path("contexture-reports")
 
 def run(options: argparse.Namespace) -> int:
     """Compare, print the table (or JSON) on standard output and write the report."""
+    if options.stream:
+        _check_figure(options.figure)
+        return compare_stream.run(options)
     report = _report_path(options)
     if options.task == compare_recall.RECALL:
         return compare_recall.run(options, report)

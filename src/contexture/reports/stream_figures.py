@@ -1,0 +1,133 @@
+"""Losses along a stream: a table for the terminal, and a picture with one line for each learner.
+
+A point of a line is the mean loss of one window of pairs; thin vertical lines mark where the stream is known to change.
+"""
+
+from typing import TYPE_CHECKING
+
+from contexture.evaluation.streams import FLOOR, StreamComparison
+from contexture.reports import axes as shared
+from contexture.reports.numbers import column, count, seconds
+from contexture.reports.palette import LIGHT, NUM_HUES
+from contexture.reports.placement import spread
+from contexture.reports.svg import DPI, SETTINGS, to_svg
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDTH, _HEIGHT, _LINE = 860, 420, 17
+_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5))
+
+
+def ranked(comparison: StreamComparison) -> list[int]:
+    """Places of the learners, the lowest loss first."""
+    return sorted(range(len(comparison.scores)), key=lambda place: comparison.scores[place].loss)
+
+
+def loss_words(comparison: StreamComparison) -> str:
+    """What the loss is."""
+    if any(score.accuracy is not None for score in comparison.scores):
+        return f"mean log loss of each pair before it is learned from (probabilities count as {FLOOR:g} at least)"
+    return "mean squared error of each pair before it is learned from, over the variance of all targets"
+
+
+def grid(comparison: StreamComparison) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of texts for each learner."""
+    order = [comparison.scores[place] for place in ranked(comparison)]
+    losses = column([score.loss for score in order])
+    rows = []
+    for score, loss in zip(order, losses, strict=True):
+        hits = [] if score.accuracy is None else [f"{score.accuracy:.4f}"]
+        rows.append([score.name, loss, *hits, seconds(score.seconds), f"{score.pairs_per_second:,.0f}"])
+    hits = ["accuracy"] if order and order[0].accuracy is not None else []
+    return ["learner", "loss", *hits, "time", "pairs a second"], rows
+
+
+def print_streams(comparison: StreamComparison, console: "Console") -> None:
+    """Print the table, the lowest loss first."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    headings, rows = grid(comparison)
+    title = f"{comparison.source}: {comparison.target} of {count(comparison.num_pairs)} pairs in their order"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "learner" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    said = [loss_words(comparison), *(f"left out: {name} ({why})" for name, why in comparison.skipped.items())]
+    for line in said:
+        console.print(Text(line), soft_wrap=not console.is_terminal)
+
+
+def figure(comparison: StreamComparison) -> str:
+    """The windows' mean losses against the pairs seen, each line named where it ends."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(SETTINGS):
+        drawn = Figure(figsize=(_WIDTH / DPI, _HEIGHT / DPI), dpi=DPI)
+        left, bottom, top, right = 56, 48, 34, 190
+        area = (left / _WIDTH, bottom / _HEIGHT, (_WIDTH - left - right) / _WIDTH, (_HEIGHT - bottom - top) / _HEIGHT)
+        axes = drawn.add_axes(area)
+        shared.quiet(axes)
+        values = [value for score in comparison.scores for value in score.windows]
+        low, high = shared.padded(values, log=False)
+        shared.number_y(axes, low, high, log=False)
+        for place in comparison.drifts:
+            axes.axvline(place, color=LIGHT["muted"], linewidth=0.8, dashes=(1, 2.5), zorder=1)
+        ends = []
+        for index, score in enumerate(comparison.scores):
+            at = [
+                min((n + 1) * comparison.window, comparison.num_pairs) - comparison.window / 2
+                for n in range(len(score.windows))
+            ]
+            axes.plot(
+                at,
+                score.windows,
+                color=LIGHT[_hue(index)],
+                linewidth=2.4 if index == 0 else 1.4,
+                dashes=_DASHES[index // NUM_HUES % len(_DASHES)] or (None, None),
+                zorder=3 if index == 0 else 2,
+                gid=f"learner-{index}.line",
+            )
+            ends.append(score.windows[-1])
+        axes.set_xlim(0, comparison.num_pairs)
+        axes.set_xlabel("pairs seen", color=LIGHT["muted"], labelpad=6)
+        axes.text(
+            -44 / axes.bbox.width,
+            1 + 14 / axes.bbox.height,
+            f"mean loss in windows of {comparison.window:,} pairs (lower is better)",
+            transform=axes.transAxes,
+            color=LIGHT["ink"],
+        )
+        height = axes.bbox.height
+        wanted = [min(max((end - low) / (high - low), 0.0), 1.0) * height for end in ends]
+        for index, (score, place) in enumerate(
+            zip(comparison.scores, spread(wanted, gap=_LINE, low=0, high=height), strict=True)
+        ):
+            axes.annotate(
+                score.name,
+                xy=(1, wanted[index] / height),
+                xytext=(1 + 18 / axes.bbox.width, place / height),
+                xycoords="axes fraction",
+                textcoords="axes fraction",
+                va="center",
+                color=LIGHT[_hue(index)],
+                fontweight="bold" if index == 0 else "normal",
+                arrowprops={"arrowstyle": "-", "color": LIGHT[_hue(index)], "linewidth": 0.8, "shrinkB": 0},
+                annotation_clip=False,
+            )
+        best = comparison.scores[ranked(comparison)[0]]
+        return to_svg(
+            drawn,
+            name="stream",
+            title=f"{comparison.source}: loss along the stream",
+            description=f"A line for each of {len(comparison.scores)} learners; the lowest overall is {best.name}.",
+        )
+
+
+def _hue(index: int) -> str:
+    return f"hue-{index % NUM_HUES + 1}"
