@@ -171,6 +171,7 @@ def test_what_is_too_large_is_refused(site: Site) -> None:
     assert site.ask("/" + "a" * 513).status == 414
     assert site.ask("/?q=" + "a" * 2048).status == 414
     assert site.ask("/", headers=[(b"x-%d" % n, b"") for n in range(65)]).status == 431
+    assert site.ask("/", headers=[(b"cookie", b"a" * 40000)]).status == 431
     assert site.post("/runs", paper="a" * 5000).status == 413
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     assert site.ask("/runs", "POST", headers=[kind], chunks=[b"a" * 1000] * 10).status == 413
