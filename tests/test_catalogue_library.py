@@ -160,9 +160,10 @@ def test_csv_has_a_row_for_each_paper(library: Library) -> None:
 
 def test_measures_are_read_with_their_origin() -> None:
     found = {measure.key: measure for measure in read_measures(RESULTS)}
+    assert {m.room for m in found.values()} == {"mixers", "learners"}
     speed = json.loads((RESULTS / "benchmarks" / "mixer_speed.json").read_text(encoding="utf-8"))
-    row = next(row for row in speed["rows"] if row["name"] == "softmax" and row["length"] == 2048)
-    decode = found["decode-2048-fp32"]
+    row = next(row for row in speed["rows"] if row["name"] == "softmax")
+    decode = found[f"decode-{row['length']}-{row['dtype']}"]
     assert decode.values["softmax"] == Value(value=row["decode"])
     assert decode.command == speed["command"]
     recall = found["recall-mqar-8-mqar-8-parameters"]
