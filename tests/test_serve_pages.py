@@ -106,6 +106,10 @@ def test_the_part_that_changes_is_asked_for_alone(site: Site) -> None:
     script = [(b"hx-request", b"true")]
     part = site.ask("/?q=delta", headers=script)
     assert part.text.lstrip().startswith('<div id="results"')
+    assert part.headers["hx-replace-url"] == "/?q=delta"
+    shown = site.ask("/?q=&sort=&family=mixers&family=mixers", headers=script).headers["hx-replace-url"]
+    assert shown == "/?family=mixers"
+    assert "hx-replace-url" not in site.ask("/?q=delta").headers
     assert "toy-rule" in part.text
     assert "toy-plan" not in part.text
     assert "<html" in site.ask("/?q=delta").text
