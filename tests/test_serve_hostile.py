@@ -146,6 +146,8 @@ def test_two_thousand_hostile_requests(site: Site) -> None:
         assert reply.headers["x-content-type-options"] == "nosniff"
         if reply.headers.get("content-type", "").startswith(("text/html", "application/atom")):
             assert not echoed(text), (target, text[:2000])
+        shown = reply.headers.pop("hx-replace-url", "")
+        assert re.fullmatch(r"[\w%=&?/+.~-]*", shown), shown
         assert "zq" not in str(reply.headers), target
     # It tried what it was to try: much is not found, some is refused for each reason.
     assert told[404] > 300

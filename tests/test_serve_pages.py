@@ -106,6 +106,10 @@ def test_the_part_that_changes_is_asked_for_alone(site: Site) -> None:
     script = [(b"hx-request", b"true")]
     part = site.ask("/?q=delta", headers=script)
     assert part.text.lstrip().startswith('<div id="results"')
+    assert part.headers["hx-replace-url"] == "/?q=delta"
+    shown = site.ask("/?q=&sort=&family=mixers&family=mixers", headers=script).headers["hx-replace-url"]
+    assert shown == "/?family=mixers"
+    assert "hx-replace-url" not in site.ask("/?q=delta").headers
     assert "toy-rule" in part.text
     assert "toy-plan" not in part.text
     assert "<html" in site.ask("/?q=delta").text
@@ -171,6 +175,7 @@ def test_what_is_too_large_is_refused(site: Site) -> None:
     assert site.ask("/" + "a" * 513).status == 414
     assert site.ask("/?q=" + "a" * 2048).status == 414
     assert site.ask("/", headers=[(b"x-%d" % n, b"") for n in range(65)]).status == 431
+    assert site.ask("/", headers=[(b"cookie", b"a" * 40000)]).status == 431
     assert site.post("/runs", paper="a" * 5000).status == 413
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     assert site.ask("/runs", "POST", headers=[kind], chunks=[b"a" * 1000] * 10).status == 413

@@ -141,3 +141,9 @@ def test_what_is_no_port_is_said(port: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", "--port", port])
     assert ended.value.code == 2
+
+
+def test_what_is_not_installed_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", "--no-browser"]) == 2
+    assert "needs uvicorn: pip install 'contexture[web]'" in capsys.readouterr().err

@@ -118,8 +118,12 @@ def _mixers(edition: Edition, request: Request) -> list[str]:
 
 
 def _front(edition: Edition, request: Request) -> Answer:
-    make = pages.results if asks_for_part(request.scope) else pages.front
-    return Answer(make(edition.search, Query.parse(_pairs(request)), edition.view).encode(errors="replace"))
+    query = Query.parse(_pairs(request))
+    if not asks_for_part(request.scope):
+        return Answer(pages.front(edition.search, query, edition.view).encode(errors="replace"))
+    # The address that the page's script is to show, without the parameters that a form sends empty.
+    address = ((b"hx-replace-url", edition.view.link("front", query=query.pairs()).encode()),)
+    return Answer(pages.results(edition.search, query, edition.view).encode(errors="replace"), headers=address)
 
 
 def _room(room: Room, edition: Edition, request: Request) -> Answer:

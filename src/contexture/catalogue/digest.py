@@ -97,13 +97,19 @@ def read_known(path: Path) -> dict[str, dict[str, Any]] | None:
     if not path.exists():
         return None
     held = read_result(path).get(KNOWN)
-    fields = {"mark": str, "verdict": str, "value": (int, float)}
-    if not isinstance(held, dict) or not all(
-        isinstance(one, dict) and one.keys() == fields.keys() and all(isinstance(one[n], t) for n, t in fields.items())
-        for one in held.values()
-    ):
+    if not isinstance(held, dict) or not all(_is_known(one) for one in held.values()):
         raise InputError(f"{path} does not hold what a digest knew: give --state another file")
     return held
+
+
+def _is_known(one: Any) -> bool:
+    return (
+        isinstance(one, dict)
+        and one.keys() == {"mark", "verdict", "value"}
+        and isinstance(one["mark"], str)
+        and isinstance(one["verdict"], str)
+        and isinstance(one["value"], int | float)
+    )
 
 
 def write_known(path: Path, found: Digest) -> None:

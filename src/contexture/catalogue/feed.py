@@ -72,7 +72,8 @@ def feed(library: Library, base_url: str = "", family: str | None = None, *, lin
     for one in found:
         top.append(_entry(one, root + link("papers", one.record.key, anchor=anchor(one.claim.name)).lstrip("/")))
     xml.indent(top)
-    return b'<?xml version="1.0" encoding="utf-8"?>\n' + xml.tostring(top, encoding="utf-8") + b"\n"
+    text: bytes = xml.tostring(top, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def anchor(claim: str) -> str:

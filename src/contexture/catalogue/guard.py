@@ -28,6 +28,7 @@ MOST_PATH = 512
 MOST_QUERY = 2048
 MOST_BODY = 4096
 MOST_HEADERS = 64
+MOST_HEADER_BYTES = 32768
 MOST_FIELDS = 16
 
 POLICY = "; ".join(
@@ -107,8 +108,11 @@ class Guard:
 
     def _check(self, scope: Scope) -> Mapping[bytes, bytes]:
         """The headers of a request that may be asked by its method, size and host."""
-        if len(scope["headers"]) > MOST_HEADERS:
-            raise Refused(431, "too many headers")
+        if (
+            len(scope["headers"]) > MOST_HEADERS
+            or sum(len(n) + len(v) for n, v in scope["headers"]) > MOST_HEADER_BYTES
+        ):
+            raise Refused(431, "there is too much in the headers")
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in headers and name in (b"host", b"origin", b"content-length", b"content-type"):
@@ -158,7 +162,7 @@ async def _nothing_more() -> Message:
 
 
 async def _body(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -167,7 +171,7 @@ async def _body(receive: Receive) -> bytes:
         if len(body) > MOST_BODY:
             raise Refused(413, "the body is too large")
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _name(host: str) -> str:

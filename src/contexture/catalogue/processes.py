@@ -11,9 +11,9 @@ from pathlib import Path
 
 def begin(command: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Start a command in a process group of its own, with pipes for all three streams."""
-    kwargs = {} if sys.platform == "win32" else {"start_new_session": True}
     pipe = subprocess.PIPE
-    return subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, **kwargs)
+    # Windows has no sessions, and takes no notice of the wish for one.
+    return subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
 
 
 def interrupt(process: "subprocess.Popen[bytes]") -> None:

@@ -81,6 +81,9 @@ def _measure(paper: "Paper", conditions: "Run", folder: "ClaimFolder", options: 
     results: dict[str, Result] = {}
     with _display(paper, folder, claims, options) as show:
         if options.events:
+            from contexture.commands.claim_events import Events
+
+            assert isinstance(show, Events)
             conditions = replace(conditions, models=replace(folder.models, progress=show))
         for claim in claims:
             standing = None if options.again else folder.standing(paper, claim, conditions)

@@ -1,6 +1,7 @@
 """`contexture serve`: the catalogue's pages for this machine, with claims that run at the press of a button."""
 
 import argparse
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         app = application(lambda: load_library(options.results), jobs=jobs, port=port)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -51,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
             import webbrowser
 
             threading.Timer(0.5, webbrowser.open, (url,)).start()
-        uvicorn.Server(config).run(sockets=[listener])
+        # Ctrl-C is how a server ends: it has stopped what was running by then.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 

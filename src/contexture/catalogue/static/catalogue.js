@@ -52,9 +52,12 @@ addEventListener("keydown", (event) => {
 
 // ---- facets on narrow screens are closed until they are asked for
 
-if (matchMedia("(max-width: 46rem)").matches) {
+function closeFacets() {
+  if (!matchMedia("(max-width: 46rem)").matches) return;
   for (const facet of all(".facets > details")) facet.open = !!facet.querySelector("[aria-current]");
 }
+closeFacets();
+addEventListener("htmx:afterSwap", closeFacets); // a program sent the list anew
 
 // ---- the list, where no program answers
 
