@@ -21,6 +21,8 @@ ORDER = (
     "models",
     "learners",
     "tasks",
+    "environments",
+    "agents",
     "training",
     "evaluation",
     "claims",
