@@ -21,7 +21,7 @@ from contexture.environments.gaussian_bandit import GaussianBandit
 from contexture.environments.linear_bandit import LinearBandit
 from contexture.environments.tabular_mdp import TabularMDP
 from contexture.errors import InputError
-from contexture.evaluation.roll_out import best_actions, choose, returns, roll_out
+from contexture.agents.roll_out import best_actions, choose, returns, roll_out
 from contexture.protocols import AgentCard, EnvironmentCard, Outcome
 from contexture.randomness import generator
 from contexture.testing import agents as agent_laws

@@ -7,7 +7,7 @@ Shapes: batch = episodes, time = examples (or tokens), features = columns, queri
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
@@ -155,8 +155,9 @@ class Trajectories:
 
     observations: [batch, time, features], seen before the action of the same step (no features where there is nothing
     to see); actions: int64 [batch, time]; rewards: [batch, time]; starts: bool [batch, time], True at the first step of
-    an episode. `regret` is what the action cost against the best one in expectation, where the environment knows it;
-    `latents` are what it drew (means, goals, ...). Both are for scores and labels only: no agent may read them.
+    an episode. `targets`, int64 [batch, time], is what a model is trained to do at each step, seeing what came before.
+    `regret` is what the action cost against the best one in expectation, where the environment knows it; `latents` are
+    what it drew (means, goals, ...). The three are for scores and training only: no agent may read them.
     """
 
     observations: Float[Tensor, "batch time features"]
@@ -164,6 +165,7 @@ class Trajectories:
     rewards: Float[Tensor, "batch time"]
     starts: Shaped[Tensor, "batch time"]
     num_actions: int
+    targets: Int[Tensor, "batch time"] | None = None
     regret: Float[Tensor, "batch time"] | None = None
     latents: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -187,8 +189,12 @@ class Trajectories:
         """The number of steps of each."""
         return self.actions.shape[1]
 
+    def to(self, *, dtype: torch.dtype) -> "Trajectories":
+        """The same steps with observations and rewards in `dtype`."""
+        return replace(self, observations=self.observations.to(dtype), rewards=self.rewards.to(dtype))
 
-Episodes = Pairs | Tokens
+
+Episodes = Pairs | Tokens | Trajectories
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,7 +287,7 @@ class TaskCard(Card):
     metric: the loss of `contexture.evaluation.metrics` by which learners are compared.
     """
 
-    episodes: Literal["pairs", "tokens"]
+    episodes: Literal["pairs", "tokens", "trajectories"]
     metric: Literal["squared-error", "log-loss", "error-rate", "relative-squared-error"]
 
 
@@ -509,6 +515,4 @@ class Measurement:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        from dataclasses import replace
-
         return replace(self, **changes)

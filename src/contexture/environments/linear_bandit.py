@@ -58,7 +58,8 @@ class LinearBandit:
     def begin(self, batch: int, *, generator: torch.Generator) -> Arms:
         """Draw the weights; a world holds the means that they give."""
         weights = torch.randn(batch, self.dim, generator=generator, device=generator.device) / self.dim**0.5
-        return Arms(weights @ self.arms.to(weights.device).mT)
+        means: Tensor = weights @ self.arms.to(weights.device).mT
+        return Arms(means)
 
     def restart(self, world: Arms, chosen: Shaped[Tensor, " batch"]) -> Arms:
         """The same arms: a pull leaves nothing behind."""

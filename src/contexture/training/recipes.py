@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from contexture.models.backbone import BackboneConfig
+from contexture.models.decisions import DecisionModelConfig
 from contexture.models.pairs import PairsModelConfig
 from contexture.models.tokens import TokenModelConfig
 from contexture.protocols import Episodes, Pairs, Tokens
@@ -32,6 +33,29 @@ def linear_regression(*, seed: int = 0) -> TrainingConfig:
         precision="auto",
         evaluate_every=200,
         checkpoint_every=200,
+    )
+
+
+def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
+    """A decision-pretrained transformer for 5 arms with means U(0, 1) and noise 0.3, over 200 pulls.
+
+    Four softmax layers of width 32 without positions, as the order of pulls tells nothing; worlds are drawn on the fly.
+    """
+    backbone = BackboneConfig(
+        pattern="softmax*4", width=32, num_heads=2, settings={"softmax": {"positions": "none"}}
+    )
+    return TrainingConfig(
+        task=TaskChoice(name="decision-pretraining", settings={"environment": "gaussian-bandit", "steps": 200}),
+        model=DecisionModelConfig(num_actions=5, backbone=backbone),
+        optimiser=OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02),
+        schedule=ScheduleConfig(shape="linear", warm_up=100, hold=0.5),
+        steps=5000,
+        batch=64,
+        block=64,
+        seed=seed,
+        evaluate_every=500,
+        evaluation_episodes=512,
+        checkpoint_every=100,
     )
 
 
@@ -76,4 +100,7 @@ def _drawn(task: TaskChoice) -> Episodes:
     return task.build().sample(1, generator=generator("shape"))
 
 
-RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {"linear-regression": linear_regression}
+RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {
+    "linear-regression": linear_regression,
+    "gaussian-bandit": gaussian_bandit,
+}

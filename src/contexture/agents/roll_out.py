@@ -25,11 +25,13 @@ def roll_out(
     worlds: int,
     steps: int,
     seed: int,
+    label: Callable[[Any], Tensor] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> Trajectories:
     """Let an agent act for `steps` steps in each of `worlds` worlds, over as many episodes as that takes.
 
-    `advance` is told the share that is done. Raises InputError for no worlds or steps.
+    `label` is shown the worlds before every step and gives its targets; `advance` is told the share that is done.
+    Raises InputError for no worlds or steps.
 
     >>> from contexture.agents.random_agent import RandomAgent
     >>> from contexture.environments.gaussian_bandit import GaussianBandit
@@ -45,6 +47,7 @@ def roll_out(
     state = agent.begin(worlds, generator=generator(seed, environment.card.name, "agent"))
     latents = environment.latents(world)
     seen: list[list[Tensor]] = [[], [], [], [], []]
+    targets: list[Tensor] = []
     starts = torch.ones(worlds, dtype=torch.bool)
     with torch.no_grad():
         for step in range(steps):
@@ -52,6 +55,8 @@ def roll_out(
             distribution, state = agent.act(state, observation)
             action = choose(distribution.probs, generator=acting)
             regret = environment.regret(world, action)
+            if label is not None:
+                targets.append(label(world))
             outcome, world = environment.step(world, action, generator=noise)
             state = agent.observe(state, action, outcome.reward, outcome.done)
             for kept, value in zip(seen, (observation, action, outcome.reward, starts, regret), strict=True):
@@ -67,6 +72,7 @@ def roll_out(
         rewards=rewards,
         starts=begun,
         num_actions=environment.num_actions,
+        targets=torch.stack(targets, 1) if targets else None,
         regret=regrets,
         latents=latents,
     )
