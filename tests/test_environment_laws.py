@@ -13,6 +13,7 @@ from contexture.agents.empirical_mean import EmpiricalMean
 from contexture.agents.lin_ucb import LinUCB
 from contexture.agents.q_learning import QLearning
 from contexture.agents.random_agent import RandomAgent
+from contexture.agents.roll_out import best_actions, choose, returns, roll_out
 from contexture.agents.thompson import Thompson
 from contexture.agents.ucb import UCB
 from contexture.discovery import registered
@@ -21,7 +22,6 @@ from contexture.environments.gaussian_bandit import GaussianBandit
 from contexture.environments.linear_bandit import LinearBandit
 from contexture.environments.tabular_mdp import TabularMDP
 from contexture.errors import InputError
-from contexture.agents.roll_out import best_actions, choose, returns, roll_out
 from contexture.protocols import AgentCard, EnvironmentCard, Outcome
 from contexture.randomness import generator
 from contexture.testing import agents as agent_laws

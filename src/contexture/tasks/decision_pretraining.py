@@ -15,23 +15,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from contexture import discovery
 from contexture.agents.mixed_policy import MixedPolicy
 from contexture.agents.roll_out import best_actions, choose, roll_out
+from contexture.environments.choice import build_environment
 from contexture.errors import InputError
 from contexture.models.state import repeat_state
 from contexture.protocols import Environment, Learner, SequenceLearner, TaskCard, Trajectories
 from contexture.randomness import generator as generator_of
-
-
-def build_environment(name: str, settings: Mapping[str, Any]) -> Environment:
-    """The environment of a registered name, or of a user's "file.py:Class"; InputError for what cannot be built."""
-    cls = discovery.find(name, "environments")
-    try:
-        environment: Environment = cls(**settings)
-    except TypeError as error:
-        raise InputError(f"the environment {name!r} cannot be built from {dict(settings)}: {error}") from error
-    return environment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from contexture.agents.random_agent import RandomAgent
-from contexture.discovery import build
 from contexture.agents.roll_out import roll_out
+from contexture.discovery import build
 from contexture.protocols import Agent, Environment, Trajectories
 from contexture.randomness import generator
 from contexture.testing.errors import LawError

@@ -41,9 +41,7 @@ def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
 
     Four softmax layers of width 32 without positions, as the order of pulls tells nothing; worlds are drawn on the fly.
     """
-    backbone = BackboneConfig(
-        pattern="softmax*4", width=32, num_heads=2, settings={"softmax": {"positions": "none"}}
-    )
+    backbone = BackboneConfig(pattern="softmax*4", width=32, num_heads=2, settings={"softmax": {"positions": "none"}})
     return TrainingConfig(
         task=TaskChoice(name="decision-pretraining", settings={"environment": "gaussian-bandit", "steps": 200}),
         model=DecisionModelConfig(num_actions=5, backbone=backbone),
