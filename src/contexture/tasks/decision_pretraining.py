@@ -28,7 +28,9 @@ from contexture.randomness import generator as generator_of
 class DecisionPretraining:
     """Histories of a behaviour that ignores rewards, with a best action as the target of every step.
 
-    environment: a registered name; settings: what it is built with. steps: the length of a history.
+    environment: a registered name; settings: what it is built with. steps: the length of a history. shortest: if given,
+    the histories of one draw have one length between it and `steps`, drawn evenly on a logarithmic scale, as most of
+    what there is to learn is learned from the first steps.
     """
 
     card: ClassVar[TaskCard] = TaskCard(
@@ -43,10 +45,11 @@ class DecisionPretraining:
     environment: str = "gaussian-bandit"
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 200
+    shortest: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"a history needs at least one step, not {self.steps}")
+        if self.steps < 1 or not 1 <= (self.shortest or 1) <= self.steps:
+            raise InputError(f"a history needs at least one step, not {self.shortest or ''} to {self.steps}")
 
     @cached_property
     def acted_in(self) -> Environment:
@@ -65,25 +68,30 @@ class DecisionPretraining:
 
     def sample(self, batch: int, *, generator: torch.Generator) -> Trajectories:
         """Draw worlds, let the behaviour act, and say what would have been best."""
+        steps = self._length(generator)
         if self.acted_in.horizon == 1:
-            return self._pulls(batch, generator)
+            return self._pulls(batch, steps, generator)
         seed = int(torch.randint(2**62, (1,), generator=generator))
 
         def label(world: Any) -> Tensor:
             return choose(best_actions(self.acted_in, world).to(torch.float64), generator=generator)
 
-        played = roll_out(
-            MixedPolicy(self.acted_in), self.acted_in, worlds=batch, steps=self.steps, seed=seed, label=label
-        )
-        return played
+        behaviour = MixedPolicy(self.acted_in)
+        return roll_out(behaviour, self.acted_in, worlds=batch, steps=steps, seed=seed, label=label)
 
-    def _pulls(self, batch: int, generator: torch.Generator) -> Trajectories:
+    def _length(self, generator: torch.Generator) -> int:
+        if self.shortest is None:
+            return self.steps
+        share = float(torch.rand(1, generator=generator))
+        return round(self.shortest * (self.steps / self.shortest) ** share)
+
+    def _pulls(self, batch: int, steps: int, generator: torch.Generator) -> Trajectories:
         """A bandit's pulls leave nothing behind, so all of them can be made at once."""
-        bandit, shape = self.acted_in, (batch, self.steps)
+        bandit, shape = self.acted_in, (batch, steps)
         world = bandit.begin(batch, generator=generator)
         habit = MixedPolicy(bandit).begin(batch, generator=generator)
-        actions = torch.multinomial(habit.probabilities, self.steps, replacement=True, generator=generator)
-        copies = repeat_state(world, self.steps)
+        actions = torch.multinomial(habit.probabilities, steps, replacement=True, generator=generator)
+        copies = repeat_state(world, steps)
         outcome, _ = bandit.step(copies, actions.flatten(), generator=generator)
         best = choose(best_actions(bandit, world).to(torch.float64), generator=generator)
         return Trajectories(

@@ -37,23 +37,31 @@ def linear_regression(*, seed: int = 0) -> TrainingConfig:
 
 
 def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
-    """A decision-pretrained transformer for 5 arms with means U(0, 1) and noise 0.3, over 200 pulls.
+    """A decision-pretrained transformer for 5 arms with means U(0, 1) and noise 0.3, over up to 200 pulls.
 
-    Four softmax layers of width 32 without positions, as the order of pulls tells nothing; worlds are drawn on the fly.
+    Two softmax layers of width 32 with more heads than there are arms, and no positions, as the order of pulls tells
+    nothing. Worlds are drawn on the fly.
     """
-    backbone = BackboneConfig(pattern="softmax*4", width=32, num_heads=2, settings={"softmax": {"positions": "none"}})
+    backbone = BackboneConfig(
+        pattern="softmax*2",
+        width=32,
+        num_heads=8,
+        feed_forward="relu",
+        settings={"softmax": {"positions": "none"}},
+    )
+    task = {"environment": "gaussian-bandit", "steps": 200, "shortest": 16}
     return TrainingConfig(
-        task=TaskChoice(name="decision-pretraining", settings={"environment": "gaussian-bandit", "steps": 200}),
+        task=TaskChoice(name="decision-pretraining", settings=task),
         model=DecisionModelConfig(num_actions=5, backbone=backbone),
         optimiser=OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02),
-        schedule=ScheduleConfig(shape="linear", warm_up=100, hold=0.5),
-        steps=5000,
-        batch=64,
-        block=64,
+        schedule=ScheduleConfig(shape="linear", warm_up=50, hold=0.5),
+        steps=1000,
+        batch=32,
+        block=32,
         seed=seed,
-        evaluate_every=500,
-        evaluation_episodes=512,
-        checkpoint_every=100,
+        evaluate_every=250,
+        evaluation_episodes=32,
+        checkpoint_every=50,
     )
 
 
