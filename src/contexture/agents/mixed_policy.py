@@ -1,4 +1,4 @@
-"""The behaviour that decision models are trained on (Lee et al., 2023, arXiv:2306.14892): a different one in each world.
+"""The behaviour that decision models are trained on (Lee et al., 2023, arXiv:2306.14892): one of its own per world.
 
     p = (1 - e) d + e 1_a,    d ~ Dirichlet(1, .., 1),  a any action,  e any of 0, 1/10, .., 1
 

@@ -85,7 +85,8 @@ def learning_curve(comparison: Comparison, *, format: Format = "wide") -> str:
             figure,
             name=f"curve-{format}",
             title=f"{comparison.task}: {comparison.scoring.label} against {comparison.axis}",
-            description=f"A line with a band for each of {len(learners)} {comparison.entrants}{scale}; the table holds the numbers.",
+            description=f"A line with a band for each of {len(learners)} {comparison.entrants}{scale}; "
+            "the table holds the numbers.",
         )
 
 

@@ -8,9 +8,9 @@ its probabilities is posterior sampling. The behaviour is `contexture.agents.mix
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class DecisionPretraining:
 
     environment: a registered name; settings: what it is built with. steps: the length of a history. shortest: if given,
     the histories of one draw have one length between it and `steps`, drawn evenly on a logarithmic scale, as most of
-    what there is to learn is learned from the first steps.
+    what there is to learn is learned from the first steps. targets: a best action, or what the behaviour does itself.
     """
 
     card: ClassVar[TaskCard] = TaskCard(
@@ -46,10 +46,13 @@ class DecisionPretraining:
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 200
     shortest: int | None = None
+    targets: Literal["best", "behaviour"] = "best"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 1 <= (self.shortest or 1) <= self.steps:
             raise InputError(f"a history needs at least one step, not {self.shortest or ''} to {self.steps}")
+        if self.targets not in ("best", "behaviour"):
+            raise InputError(f"targets are best or behaviour, not {self.targets!r}")
 
     @cached_property
     def acted_in(self) -> Environment:
@@ -68,7 +71,10 @@ class DecisionPretraining:
 
     def sample(self, batch: int, *, generator: torch.Generator) -> Trajectories:
         """Draw worlds, let the behaviour act, and say what would have been best."""
-        steps = self._length(generator)
+        drawn = self._histories(batch, self._length(generator), generator)
+        return drawn if self.targets == "best" else replace(drawn, targets=drawn.actions)
+
+    def _histories(self, batch: int, steps: int, generator: torch.Generator) -> Trajectories:
         if self.acted_in.horizon == 1:
             return self._pulls(batch, steps, generator)
         seed = int(torch.randint(2**62, (1,), generator=generator))

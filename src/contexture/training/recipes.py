@@ -1,12 +1,13 @@
 """Training runs as functions that return their configuration: those whose weights ship, and modest ones for tasks."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from contexture.models.backbone import BackboneConfig
 from contexture.models.decisions import DecisionModelConfig
 from contexture.models.pairs import PairsModelConfig
 from contexture.models.tokens import TokenModelConfig
-from contexture.protocols import Episodes, Pairs, Tokens
+from contexture.protocols import Episodes, Pairs, Tokens, Trajectories
 from contexture.randomness import generator
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
@@ -42,17 +43,10 @@ def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
     Two softmax layers of width 32 with more heads than there are arms, and no positions, as the order of pulls tells
     nothing. Worlds are drawn on the fly.
     """
-    backbone = BackboneConfig(
-        pattern="softmax*2",
-        width=32,
-        num_heads=8,
-        feed_forward="relu",
-        settings={"softmax": {"positions": "none"}},
-    )
     task = {"environment": "gaussian-bandit", "steps": 200, "shortest": 16}
     return TrainingConfig(
         task=TaskChoice(name="decision-pretraining", settings=task),
-        model=DecisionModelConfig(num_actions=5, backbone=backbone),
+        model=DecisionModelConfig(num_actions=5, backbone=_unordered()),
         optimiser=OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02),
         schedule=ScheduleConfig(shape="linear", warm_up=50, hold=0.5),
         steps=1000,
@@ -75,6 +69,28 @@ def over_pairs(task: TaskChoice) -> TrainingConfig:
         backbone=BackboneConfig(max_length=2 * drawn.time),
     )
     return TrainingConfig(task=task, model=model, steps=2000)
+
+
+def over_trajectories(task: TaskChoice) -> TrainingConfig:
+    """A modest run on a registered task over trajectories: two layers of width 32, 1,000 steps of Muon."""
+    drawn = _drawn(task)
+    assert isinstance(drawn, Trajectories)
+    features = drawn.observations.shape[2]
+    # What follows what matters where there is something to see; the order of pulls of a bandit tells nothing.
+    backbone = replace(_unordered(), settings={}) if features else _unordered()
+    model = DecisionModelConfig(num_actions=drawn.num_actions, num_features=features, backbone=backbone)
+    return replace(gaussian_bandit(), task=task, model=model)
+
+
+def _unordered() -> BackboneConfig:
+    """Two softmax layers of width 32 with many heads, without positions."""
+    return BackboneConfig(
+        pattern="softmax*2",
+        width=32,
+        num_heads=8,
+        feed_forward="relu",
+        settings={"softmax": {"positions": "none"}},
+    )
 
 
 def over_tokens(task: TaskChoice) -> TrainingConfig:
