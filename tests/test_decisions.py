@@ -166,7 +166,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no trained agent"):
         load_decisions(tmp_path / "other")
     unknown = {"name": "nowhere", "settings": {}}
-    save_decisions(tmp_path / "a", small(GaussianBandit()), task="t", environment=unknown, step=0, record={})
+    save_decisions(tmp_path / "a", small(GaussianBandit()).float(), task="t", environment=unknown, step=0, record={})
     with pytest.raises(CheckpointError, match="does not fit this program: no environment is named 'nowhere'"):
         load_decisions(tmp_path / "a")
 

@@ -2,7 +2,7 @@
 
     squared error          (y_t - m_t)^2                                        a mean
     negative log density   (log v_t + (y_t - m_t)^2 / v_t) / 2                  a mean and a log-variance
-    log-loss               -log p_t(y_t)                                        classes, actions, tokens where the mask says
+    log-loss               -log p_t(y_t)                                        classes, actions, and tokens masked in
 
 Each prediction at t has seen x up to t and y before t, so the loss is the mean prequential score.
 y, mean: [K * batch, time]; logits: [K * batch, time, classes]; losses: [K, batch, time].
