@@ -1,7 +1,9 @@
 """Environments with gymnasium's face, and agents in environments of gymnasium's."""
 
+import re
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,3 +120,13 @@ def test_without_gymnasium_the_way_to_get_it_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(InputError, match=r"pip install 'contexture\[gymnasium\]'"):
         face.make("gaussian-bandit")
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "decisions.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import gymnasium\n.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(example, names)
+    late = names["found"]["actions"][150:]
+    assert late.count(2) > 100
+    assert names["reward"] in (0.0, 1.0)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from contexture.evaluation.compare import Progress
     from contexture.evaluation.comparison import Comparison
 
-ALIASES = {"bandit": "gaussian-bandit"}
-"""Short names for the environments that are asked for most."""
-
 FOREIGN = ("learners", "episodes", "mixers", "tasks", "target", "type", "categorical", "numeric", "delimiter")
 """Options of `compare` that say nothing about agents."""
 
@@ -22,10 +19,11 @@ FOREIGN = ("learners", "episodes", "mixers", "tasks", "target", "type", "categor
 def names_an_environment(name: str) -> bool:
     """Whether a word names something to act in: a registered environment, or a class in a user's own file."""
     from contexture.discovery import from_file, registered
+    from contexture.environments.choice import ALIASES
     from contexture.protocols import EnvironmentCard
 
     if ".py:" not in name:
-        return ALIASES.get(name, name) in registered("environments")
+        return name in {*registered("environments"), *ALIASES}
     try:
         return isinstance(from_file(name, "environments").card, EnvironmentCard)
     except InputError:
@@ -41,7 +39,7 @@ def compare(options: argparse.Namespace, progress: "Progress | None") -> "Compar
         raise InputError(f"{', '.join(strays)} cannot be used with an environment, in which agents act: see --agents")
     settings: dict[str, Any] = parse(options.set)
     return compare_agents(
-        ALIASES.get(options.task, options.task),
+        options.task,
         options.agents,
         settings=settings,
         steps=options.steps,

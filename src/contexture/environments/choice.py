@@ -9,6 +9,9 @@ from contexture import discovery
 from contexture.errors import InputError
 from contexture.protocols import Environment
 
+ALIASES = {"bandit": "gaussian-bandit"}
+"""Short names for the environments that are asked for most."""
+
 
 def build_environment(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Environment:
     """The environment of a registered name, or of a user's "file.py:Class"; InputError for what cannot be built.
@@ -16,7 +19,7 @@ def build_environment(name: str, settings: Mapping[str, Any] = MappingProxyType(
     >>> build_environment("gaussian-bandit", {"num_arms": 3}).num_actions
     3
     """
-    cls = discovery.find(name, "environments")
+    cls = discovery.find(ALIASES.get(name, name), "environments")
     strays = set(settings) - set(inspect.signature(cls).parameters)
     if strays:
         options = ", ".join(inspect.signature(cls).parameters) or "none"
