@@ -20,6 +20,8 @@ ORDER = (
     "blocks",
     "models",
     "learners",
+    "environments",
+    "agents",
     "tasks",
     "training",
     "evaluation",

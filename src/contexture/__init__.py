@@ -12,17 +12,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from contexture.api import compare as compare
+    from contexture.api import compare_agents as compare_agents
     from contexture.api import load as load
     from contexture.api import predict as predict
     from contexture.api import recall as recall
     from contexture.reports.html import write_report as write_report
     from contexture.selection import Reading as Reading
 
-__all__ = ["Reading", "__version__", "compare", "load", "predict", "recall", "write_report"]
+__all__ = ["Reading", "__version__", "compare", "compare_agents", "load", "predict", "recall", "write_report"]
 
 _HOMES = {
     "Reading": ("contexture.selection", "Reading"),
     "compare": ("contexture.api", "compare"),
+    "compare_agents": ("contexture.api", "compare_agents"),
     "load": ("contexture.api", "load"),
     "predict": ("contexture.api", "predict"),
     "recall": ("contexture.api", "recall"),

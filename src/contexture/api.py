@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
+from contexture.agents.in_context import InContextAgent
+from contexture.agents.saved import holds_decisions, load_shipped_decisions, shipped_agents
+from contexture.environments.choice import build_environment
 from contexture.errors import InputError
 from contexture.evaluation import compare as comparing
+from contexture.evaluation import decisions as acting
 from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw
@@ -21,8 +25,8 @@ from contexture.evaluation.ladder.rungs import choose_rungs
 from contexture.evaluation.per_seed import PerSeed
 from contexture.evaluation.sequences import usual_sizes
 from contexture.learners.saved import load_named
-from contexture.protocols import Learner, Prediction, Task
-from contexture.selection import AnyLearner, Reading, choose_learners, choose_task
+from contexture.protocols import Agent, Environment, Learner, Prediction, Task
+from contexture.selection import AnyLearner, Reading, choose_agents, choose_learners, choose_task
 from contexture.tables import Dataset, match_columns, read_matching
 from contexture.tables.encode import encode_pairs, encode_queries
 from contexture.tasks.tables import TableTask
@@ -30,12 +34,18 @@ from contexture.tasks.tables import TableTask
 TABLE_SIZES = (20, 50, 100, 200, 500, 1000)
 
 
-def load(name: str | Path) -> AnyLearner:
+def load(name: str | Path) -> AnyLearner | Agent:
     """A trained learner: one that ships, by name, or the folder of one (a `SequenceLearner` if trained on tokens).
+
+    What was trained to act is an `Agent`, in the environment that it was trained for.
 
     >>> load("linear-regression").card.kind
     'in-context'
     """
+    if str(name) in shipped_agents():
+        return InContextAgent.of(load_shipped_decisions(str(name)))
+    if Path(name).is_dir() and holds_decisions(name):
+        return InContextAgent.load(name)
     return load_named(name)
 
 
@@ -62,6 +72,8 @@ def compare(
     with their reasons.
     """
     chosen = choose_task(str(task), reading) if isinstance(task, str | Path) else task
+    if chosen.card.episodes == "trajectories":
+        raise InputError(f"{chosen.card.name!r} is what agents are trained on: compare them in an environment instead")
     entrants = dict(learners) if isinstance(learners, Mapping) else choose_learners(chosen, learners)
     return comparing.compare(
         chosen,
@@ -75,6 +87,45 @@ def compare(
         findings=chosen.describe() if isinstance(chosen, TableTask) else (),
         command=command,
         skipped=skipped,
+        progress=progress,
+    )
+
+
+def compare_agents(
+    environment: str | Environment,
+    agents: Iterable[str] | Mapping[str, Agent] | None = None,
+    *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    steps: int | None = None,
+    context: Sequence[int] | None = None,
+    worlds: int | None = None,
+    seeds: int = 3,
+    metric: str | None = None,
+    name: str | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Let agents act in the same worlds: cumulative regret after so many steps, or the return of every episode.
+
+    environment: a registered name or "file.py:Class", built with `settings`, or an environment itself. agents: names,
+    or agents by name; by default the classical ones that can act there, and the trained one that ships for it. steps,
+    worlds: of every agent, for each of `seeds` seeds. metric: "cumulative-regret" or "return".
+
+    >>> found = compare_agents("gaussian-bandit", ["random", "thompson"], steps=50, context=[50], worlds=50, seeds=2)
+    >>> found.of("thompson").value[0] < found.of("random").value[0]
+    True
+    """
+    chosen = build_environment(environment, settings) if isinstance(environment, str) else environment
+    return acting.compare_agents(
+        chosen,
+        dict(agents) if isinstance(agents, Mapping) else choose_agents(chosen, agents),
+        steps=steps,
+        context=context,
+        worlds=worlds or acting.WORLDS,
+        seeds=tuple(range(seeds)),
+        metric=metric,
+        name=name or (environment if isinstance(environment, str) else None),
+        command=command,
         progress=progress,
     )
 

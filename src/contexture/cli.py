@@ -22,7 +22,8 @@ examples:
   contexture compare houses.csv --target price                your own table (CSV or Parquet)
   contexture compare linear-regression --learners ols,ridge,knn,transformer
   contexture predict train.csv new.csv --target price -o predictions.csv
-  contexture list learners                                    what there is; also tasks, mixers, papers
+  contexture compare bandit                                   agents that choose what they see next
+  contexture list learners                                    what there is; also tasks, agents, mixers, papers
   contexture train linear-regression --run-dir runs/linear    train a small in-context learner again
   contexture claim icl-by-gd                                  what a paper claims, measured here, with controls
   contexture papers search "linear attention recall"          papers, and what was measured of them
@@ -110,10 +111,14 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "  contexture compare wine --json > wine.json\n"
         "  contexture compare linear-regression --mixers softmax,delta-rule\n"
         "  contexture compare elec.csv --stream --target class\n"
-        "  contexture compare recall --mixers softmax,delta-rule,mine.py:MyMixer --budget small\n\n"
+        "  contexture compare recall --mixers softmax,delta-rule,mine.py:MyMixer --budget small\n"
+        "  contexture compare bandit --agents thompson,ucb,transformer,mine.py:MyAgent\n"
+        "  contexture compare darkroom --set size=5 --steps 400\n\n"
         "Shows learners the same examples and prints each one's error at several context sizes.",
     )
-    parser.add_argument("task", metavar="TASK", help="a task from `contexture list tasks`, or a CSV or Parquet file")
+    parser.add_argument(
+        "task", metavar="TASK", help="a task or environment from `contexture list`, or a CSV or Parquet file"
+    )
     parser.add_argument(
         "--learners", type=_comma_list, metavar="A,B", help="names, files (mine.py:MyLearner), run folders"
     )
@@ -144,6 +149,12 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     mixers.add_argument("--run-dir", metavar="FOLDER", help="where trained parts are kept; the same command goes on")
     mixers.add_argument("--workers", type=_positive, metavar="N", help="processes of one thread (default: all cores)")
+    agents = parser.add_argument_group("agents that act (TASK: an environment, `contexture list environments`)")
+    agents.add_argument("--agents", type=_comma_list, metavar="A,B", help="names, files (mine.py:MyAgent), run folders")
+    agents.add_argument(
+        "--steps", type=_positive, metavar="N", help="steps in each world (default 200, or 20 episodes)"
+    )
+    agents.add_argument("--worlds", type=_positive, metavar="N", help="worlds for each seed (default 200)")
     _add_reading(parser)
 
 
@@ -167,8 +178,8 @@ def _add_predict(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_list(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    parser = commands.add_parser("list", help="the tasks, learners, mixers or papers there are")
-    parser.add_argument("what", choices=("tasks", "learners", "mixers", "metrics", "papers"))
+    parser = commands.add_parser("list", help="the tasks, learners, environments, agents, mixers or papers there are")
+    parser.add_argument("what", choices=("tasks", "learners", "environments", "agents", "mixers", "metrics", "papers"))
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from contexture.errors import InputError
-from contexture.protocols import Card, LearnerCard, MixerCard, TaskCard
+from contexture.protocols import AgentCard, Card, EnvironmentCard, LearnerCard, MixerCard, TaskCard
 
 if TYPE_CHECKING:
     from contexture.claims.protocol import Paper
@@ -26,6 +26,8 @@ ROOMS: dict[str, tuple[str, type[Card]]] = {
     "learners": ("contexture.learners", LearnerCard),
     "mixers": ("contexture.mixers", MixerCard),
     "tasks": ("contexture.tasks", TaskCard),
+    "environments": ("contexture.environments", EnvironmentCard),
+    "agents": ("contexture.agents", AgentCard),
 }
 
 
@@ -66,7 +68,7 @@ def _built_in(room: str) -> dict[str, type[Any]]:
 
 
 def registered(room: str) -> dict[str, type[Any]]:
-    """Every registered class of a room ("learners", "mixers", "tasks") by its card's name, sorted."""
+    """Every registered class of a room (a key of ROOMS, such as "mixers") by its card's name, sorted."""
     return dict(_built_in(room))
 
 

@@ -7,8 +7,8 @@ Shapes: batch = episodes, time = examples (or tokens), features = columns, queri
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -149,7 +149,52 @@ class Tokens:
         return self.ids.shape[0]
 
 
-Episodes = Pairs | Tokens
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectories:
+    """A batch of interactions, step by step: what was seen, what was done, what came of it.
+
+    observations: [batch, time, features], seen before the action of the same step (no features where there is nothing
+    to see); actions: int64 [batch, time]; rewards: [batch, time]; starts: bool [batch, time], True at the first step of
+    an episode. `targets`, int64 [batch, time], is what a model is trained to do at each step, seeing what came before.
+    `regret` is what the action cost against the best one in expectation, where the environment knows it; `latents` are
+    what it drew (means, goals, ...). The three are for scores and training only: no agent may read them.
+    """
+
+    observations: Float[Tensor, "batch time features"]
+    actions: Int[Tensor, "batch time"]
+    rewards: Float[Tensor, "batch time"]
+    starts: Shaped[Tensor, "batch time"]
+    num_actions: int
+    targets: Int[Tensor, "batch time"] | None = None
+    regret: Float[Tensor, "batch time"] | None = None
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = self.actions.shape
+        held = (self.observations.shape[:2], self.rewards.shape, self.starts.shape)
+        if self.observations.dim() != 3 or len(shape) != 2 or any(other != shape for other in held):
+            raise InputError(
+                f"trajectories need observations [batch, time, features] and actions, rewards, starts [batch, time], "
+                f"not {tuple(self.observations.shape)}, {tuple(shape)}, {tuple(self.rewards.shape)} and "
+                f"{tuple(self.starts.shape)}"
+            )
+
+    @property
+    def batch(self) -> int:
+        """The number of interactions."""
+        return self.actions.shape[0]
+
+    @property
+    def time(self) -> int:
+        """The number of steps of each."""
+        return self.actions.shape[1]
+
+    def to(self, *, dtype: torch.dtype) -> "Trajectories":
+        """The same steps with observations and rewards in `dtype`."""
+        return replace(self, observations=self.observations.to(dtype), rewards=self.rewards.to(dtype))
+
+
+Episodes = Pairs | Tokens | Trajectories
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,8 +287,23 @@ class TaskCard(Card):
     metric: the loss of `contexture.evaluation.metrics` by which learners are compared.
     """
 
-    episodes: Literal["pairs", "tokens"]
+    episodes: Literal["pairs", "tokens", "trajectories"]
     metric: Literal["squared-error", "log-loss", "error-rate", "relative-squared-error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentCard(Card):
+    """An environment's card. `family` says which agents can act in it: arms alone, arms with features, or states."""
+
+    family: Literal["arms", "linear-arms", "states", "features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentCard(Card):
+    """An agent's card: how it came about, and the families of environments that it can act in."""
+
+    kind: Kind
+    families: frozenset[Literal["arms", "linear-arms", "states", "features"]]
 
 
 @runtime_checkable
@@ -348,6 +408,92 @@ class SetMixer(Protocol):
         ...
 
 
+class Outcome(NamedTuple):
+    """What one step brings: reward [batch], and whether the episode ends with it, bool [batch]."""
+
+    reward: Tensor
+    done: Tensor
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A distribution over problems that are acted in, many at once: a frozen dataclass of settings.
+
+    A *world* is a NamedTuple of tensors whose dim 0 is the batch: what was drawn (means, goals), and where each stands.
+    Worlds are values: a step returns another one.
+    """
+
+    @property
+    def card(self) -> EnvironmentCard:
+        """The environment's card; usually a class attribute."""
+        ...
+
+    @property
+    def num_actions(self) -> int:
+        """How many actions there are at every step."""
+        ...
+
+    @property
+    def num_features(self) -> int:
+        """The size of an observation; 0 where there is nothing to see."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """The most steps of one episode; 1 for bandits, where every pull is an episode."""
+        ...
+
+    def begin(self, batch: int, *, generator: torch.Generator) -> Any:
+        """Draw `batch` problems and start an episode in each."""
+        ...
+
+    def restart(self, world: Any, chosen: Shaped[Tensor, " batch"]) -> Any:
+        """Start a new episode of the same problem where `chosen`, bool [batch]."""
+        ...
+
+    def observation(self, world: Any) -> Float[Tensor, "batch features"]:
+        """What is seen before the next action."""
+        ...
+
+    def step(self, world: Any, action: Int[Tensor, " batch"], *, generator: torch.Generator) -> tuple[Outcome, Any]:
+        """Act in every world."""
+        ...
+
+    def regret(self, world: Any, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """What the action gives away in expectation against the best one, both followed by the best behaviour."""
+        ...
+
+    def latents(self, world: Any) -> Mapping[str, Tensor]:
+        """What was drawn: for scores, labels and oracles only."""
+        ...
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """What decides what it sees next. What it does at t depends on what came before t, all of which its state holds."""
+
+    @property
+    def card(self) -> AgentCard:
+        """The agent's card; usually a class attribute."""
+        ...
+
+    def begin(self, batch: int, *, generator: torch.Generator) -> Any:
+        """The state before anything was seen; `generator` is what the agent draws from when it acts."""
+        ...
+
+    def act(
+        self, state: Any, observation: Float[Tensor, "batch features"]
+    ) -> tuple[torch.distributions.Categorical, Any]:
+        """How likely the agent takes each action now."""
+        ...
+
+    def observe(
+        self, state: Any, action: Int[Tensor, " batch"], reward: Float[Tensor, " batch"], done: Shaped[Tensor, " batch"]
+    ) -> Any:
+        """Take in what the last action brought, and whether the episode ended with it."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
     """A learner's score at several context sizes, with an interval.
@@ -369,6 +515,4 @@ class Measurement:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        from dataclasses import replace
-
         return replace(self, **changes)

@@ -1,4 +1,4 @@
-"""From the words a user writes to tasks and learners: registered names, files, folders of trained learners.
+"""From the words a user writes to tasks, learners and agents: registered names, files, folders of trained ones.
 
 Everything that cannot be used raises `InputError` with one sentence.
 """
@@ -11,11 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from contexture.agents.in_context import InContextAgent
+from contexture.agents.saved import load_shipped_decisions, shipped_agents
 from contexture.discovery import build, find, registered
 from contexture.errors import InputError
 from contexture.learners.saved import load_learner, load_shipped, shipped
 from contexture.learners.standardized import Standardized
-from contexture.protocols import Learner, SequenceLearner, Task, Tokens
+from contexture.protocols import Agent, Environment, Learner, SequenceLearner, Task, Tokens
 from contexture.randomness import generator
 from contexture.tables import Dataset, read_dataset
 from contexture.tasks.tables import BUNDLED, TableTask
@@ -26,6 +28,14 @@ TRANSFORMER = "transformer"
 TABLES = "tables"
 
 AnyLearner = Learner | SequenceLearner
+
+AGENTS = {
+    "arms": ("random", "empirical-mean", "ucb", "thompson"),
+    "linear-arms": ("random", "empirical-mean", "ucb", "thompson", "lin-ucb"),
+    "states": ("random", "q-learning", "ucb-vi"),
+    "features": ("random",),
+}
+"""The agents that belong beside any other in each family of environments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,3 +173,31 @@ def _unknown(what: str, name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
     return f"no {what} is named {name!r}: {hint}"
+
+
+def choose_agents(environment: Environment, names: Iterable[str] | None = None) -> dict[str, Agent]:
+    """Agents for an environment by name, in the order asked; without names, the classical ones and the shipped one.
+
+    A name is a registered agent, "transformer" (the one that ships for this environment), "file.py:Class", which is
+    called with the environment, or the folder of a trained agent.
+    """
+    if names is None:
+        names = AGENTS[environment.card.family] + ((TRANSFORMER,) if environment.card.name in shipped_agents() else ())
+    chosen: dict[str, Agent] = {}
+    for name in names:
+        if name in chosen:
+            raise InputError(f"the agent {name!r} is asked for twice")
+        chosen[name] = _agent(environment, name)
+    return chosen
+
+
+def _agent(environment: Environment, name: str) -> Agent:
+    if name == TRANSFORMER:
+        return InContextAgent.of(load_shipped_decisions(environment.card.name), environment)
+    if Path(name).is_dir():
+        return InContextAgent.load(name, environment)
+    known = registered("agents")
+    if ".py:" not in name and name not in known:
+        raise InputError(_unknown("agent", name, set(known)))
+    agent: Agent = find(name, "agents")(environment)
+    return agent

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contexture.commands import compare_mixers, compare_recall, compare_stream
+from contexture.commands import compare_agents, compare_mixers, compare_recall, compare_stream
 from contexture.commands.console import console, say, share_bar
 from contexture.commands.reading import reading
 from contexture.commands.settings import parse
@@ -18,6 +18,7 @@ from contexture.store.atomic import write_file
 
 if TYPE_CHECKING:
     from contexture.evaluation.compare import Progress
+    from contexture.evaluation.comparison import Comparison
     from contexture.evaluation.per_seed import PerSeed
     from contexture.selection import AnyLearner
 
@@ -33,31 +34,12 @@ def run(options: argparse.Namespace) -> int:
     if options.task == compare_recall.RECALL:
         return compare_recall.run(options, report)
     _check_figure(options.figure)
-    from contexture.api import compare
-    from contexture.selection import choose_learners, choose_task
-    from contexture.tasks.tables import TableTask
-
-    task = choose_task(options.task, reading(options), parse(options.set))
-    learners: dict[str, AnyLearner | PerSeed] = {**choose_learners(task, options.learners)}
-    seeds, failed = options.seeds or 3, dict[str, str]()
-    if options.mixers:
-        trained, failed = compare_mixers.train(options, num_seeds=seeds)
-        learners |= trained
-    if isinstance(task, TableTask):
-        say(*task.describe())
-    with _display() as progress:
-        comparison = compare(
-            task,
-            learners,
-            name=options.task,
-            context=options.context,
-            metric=options.metric,
-            episodes=options.episodes,
-            seeds=seeds,
-            skipped=failed,
-            command=shlex.join(["contexture", *sys.argv[1:]]),
-            progress=progress,
-        )
+    if compare_agents.names_an_environment(options.task):
+        with _display() as progress:
+            comparison = compare_agents.compare(options, progress)
+    else:
+        compare_agents.refuse_strays(options)
+        comparison = _compare_learners(options)
     if options.json:
         print(comparison.to_json())
     else:
@@ -76,8 +58,36 @@ def run(options: argparse.Namespace) -> int:
         write_file(Path(options.figure).resolve(), standalone(learning_curve(comparison)).encode())
         say(f"figure: {options.figure}")
     if not comparison.complete:
-        raise KeyboardInterrupt("the learners that were done are above")
+        raise KeyboardInterrupt(f"the {comparison.entrants} that were done are above")
     return 0
+
+
+def _compare_learners(options: argparse.Namespace) -> "Comparison":
+    from contexture.api import compare
+    from contexture.selection import choose_learners, choose_task
+    from contexture.tasks.tables import TableTask
+
+    task = choose_task(options.task, reading(options), parse(options.set))
+    learners: dict[str, AnyLearner | PerSeed] = {**choose_learners(task, options.learners)}
+    seeds, failed = options.seeds or 3, dict[str, str]()
+    if options.mixers:
+        trained, failed = compare_mixers.train(options, num_seeds=seeds)
+        learners |= trained
+    if isinstance(task, TableTask):
+        say(*task.describe())
+    with _display() as progress:
+        return compare(
+            task,
+            learners,
+            name=options.task,
+            context=options.context,
+            metric=options.metric,
+            episodes=options.episodes,
+            seeds=seeds,
+            skipped=failed,
+            command=shlex.join(["contexture", *sys.argv[1:]]),
+            progress=progress,
+        )
 
 
 def _check_figure(path: str | None) -> None:

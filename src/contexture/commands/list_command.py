@@ -1,4 +1,4 @@
-"""`contexture list tasks|learners|mixers|metrics|papers`: what is registered, from the cards."""
+"""`contexture list tasks|learners|environments|agents|mixers|metrics|papers`: what is registered, from the cards."""
 
 import argparse
 import json
@@ -14,6 +14,8 @@ HEADINGS = {
     "learners": ("name", "kind", "targets", "year", "summary", "paper"),
     "mixers": ("year", "name", "paper", "causal", "state", "cost", "summary"),
     "tasks": ("name", "episodes", "metric", "summary", "paper"),
+    "environments": ("name", "family", "summary", "paper"),
+    "agents": ("name", "kind", "families", "year", "summary", "paper"),
     "metrics": ("name", "better", "summary"),
     "papers": ("year", "name", "claims", "title", "arxiv"),
 }
@@ -25,10 +27,11 @@ TITLES = {"name": "mechanism"}
 
 def _rows(what: str) -> list[dict[str, Any]]:
     if what == "metrics":
-        from contexture.evaluation.metrics import METRICS
+        from contexture.evaluation.metrics import ACTED, METRICS
 
         return [
-            {"name": name, "better": _better(metric), "summary": metric.summary} for name, metric in METRICS.items()
+            {"name": name, "better": _better(metric), "summary": metric.summary}
+            for name, metric in {**METRICS, **ACTED}.items()
         ]
     if what == "papers":
         from contexture.discovery import papers
@@ -98,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     headings = HEADINGS[options.what][:-1] if mixers else HEADINGS[options.what]
     for heading in headings:
         title = TITLES.get(heading, heading) if mixers else heading
-        table.add_column(title, overflow="fold", no_wrap=heading not in ("summary", "paper", "targets"))
+        table.add_column(title, overflow="fold", no_wrap=heading not in ("summary", "paper", "targets", "families"))
     for row in rows:
         table.add_row(*(_text(row[heading]) for heading in headings))
     console(stderr=False).print(table)

@@ -28,9 +28,10 @@ examples:
   contexture train sine --run-dir runs/sine --steps 3000 --mixers delta-rule,softmax
   contexture train linear-regression --mixers mine.py:MyMixer --run-dir runs/mine
   contexture train mqar --run-dir runs/mqar --mixers delta-rule --set vocabulary=64 --set num_pairs=8
+  contexture train decision-pretraining --run-dir runs/darkroom --set environment=darkroom --set steps=100
   contexture train linear-regression --help                             every setting of the recipe
 
-RECIPE        linear-regression, tables, or any synthetic task over pairs or tokens from `contexture list tasks`
+RECIPE        linear-regression, gaussian-bandit, tables, or any synthetic task from `contexture list tasks`
 --run-dir     the folder that keeps the run: checkpoints, the record, and at the end the learner
 --resume      go on from the folder's last intact checkpoint
 --inexact     resume on another machine or build, which is recorded
@@ -89,6 +90,7 @@ def _run_dir(own: argparse.Namespace) -> Path:
 
 def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> int:
     from contexture.learners.saved import save_learner
+    from contexture.models.decisions import DecisionModel
     from contexture.models.pairs import PairsModelConfig
     from contexture.store.environment import environment
     from contexture.training.loop import train
@@ -98,6 +100,8 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
     over_pairs = isinstance(config.model, PairsModelConfig)
     folder = _run_dir(own)
     model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
+    if isinstance(model, DecisionModel):
+        return _publish_agent(config, folder)
     record = {"training": config.to_json(), "environment": environment(), "command": _command()}
     save_learner(
         folder / LEARNER,
@@ -114,19 +118,32 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
     return 0
 
 
+def _publish_agent(config: "TrainingConfig", folder: Path) -> int:
+    """Write a trained agent's folder and say how to let it act."""
+    from contexture.tasks.decision_pretraining import DecisionPretraining
+    from contexture.training.publish import publish
+
+    publish(folder, folder / LEARNER)
+    task = config.task.build()
+    assert isinstance(task, DecisionPretraining)
+    said = " ".join([task.environment, *(f"--set {name}={value}" for name, value in task.settings.items())])
+    say(f"trained; see how it does: contexture compare {said} --agents random,{folder / LEARNER}")
+    return 0
+
+
 def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "TrainingConfig":
     """A named recipe, or a modest one for any registered synthetic task; `mixers` replaces the pattern of layers."""
     from contexture.discovery import find
     from contexture.models.pattern import layers
     from contexture.models.self_attention import SelfAttentionConfig
     from contexture.training.config import TaskChoice
-    from contexture.training.recipes import RECIPES, over_pairs, over_tokens
+    from contexture.training.recipes import RECIPES, over_pairs, over_tokens, over_trajectories
 
     if name in RECIPES and not settings:
         config = RECIPES[name]()
     else:
-        make = over_tokens if find(name, "tasks").card.episodes == "tokens" else over_pairs
-        config = make(TaskChoice(name=name, settings=settings))
+        makers = {"pairs": over_pairs, "tokens": over_tokens, "trajectories": over_trajectories}
+        config = makers[find(name, "tasks").card.episodes](TaskChoice(name=name, settings=settings))
     if mixers is not None:
         names = tuple(part.strip() for part in mixers.split(",") if part.strip())
         assert not isinstance(config.model, SelfAttentionConfig)

@@ -86,7 +86,7 @@ def compare(
                 refused[label] = str(refusal)
             except Exception as fault:
                 # A learner may be a user's own: its fault must not cost them the results of the others.
-                refused[label] = _told(label, fault)
+                refused[label] = told(label, fault)
     except KeyboardInterrupt:
         complete = False
     contestants = [samples for samples in done if samples.name != oracle]
@@ -116,7 +116,7 @@ def compare(
     )
 
 
-def _told(label: str, fault: Exception) -> str:
+def told(label: str, fault: Exception) -> str:
     """What a learner raised, and where, in one sentence."""
     *_, last = traceback.extract_tb(fault.__traceback__)
     return f"{label} raised {type(fault).__name__} in {Path(last.filename).name}, line {last.lineno}: {fault}"

@@ -79,6 +79,16 @@ class Comparison:
         return f"{name} (oracle)" if name == self.oracle and not name.endswith("(oracle)") else name
 
     @property
+    def axis(self) -> str:
+        """What a context size is, in words."""
+        return f"{self.counted} in context" if self.counted in ("examples", "tokens") else self.counted
+
+    @property
+    def entrants(self) -> str:
+        """What is compared, in a word."""
+        return "learners" if self.counted in ("examples", "tokens") else "agents"
+
+    @property
     def contestants(self) -> tuple[Measurement, ...]:
         """Every measurement but the oracle's."""
         return tuple(m for m in self.measurements if m.name != self.oracle)

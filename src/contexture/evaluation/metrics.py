@@ -90,6 +90,8 @@ def find(name: str) -> Metric:
     >>> find("log-loss").unit
     'nats'
     """
+    if name in ACTED:
+        return ACTED[name]
     if name not in METRICS:
         raise InputError(f"no metric is named {name!r}: there are {', '.join(sorted(METRICS))}")
     return METRICS[name]
@@ -123,6 +125,34 @@ def _register(
         return score
 
     return add
+
+
+def _acted(prediction: Prediction, truth: Truth) -> Tensor:
+    raise InputError("this scores agents that act, and no predictions")
+
+
+ACTED: dict[str, Metric] = {}
+"""The scores of agents, which are taken from what they did."""
+
+ACTED["cumulative-regret"] = Metric(
+    name="cumulative-regret",
+    label="cumulative regret",
+    summary="What an agent's actions so far gave away in expectation against the best ones.",
+    unit="reward",
+    direction="lower",
+    targets=frozenset(),
+    score=_acted,
+)
+ACTED["return"] = Metric(
+    name="return",
+    label="return of the episode",
+    summary="The sum of an episode's rewards, for an agent that remembers the episodes before it.",
+    unit="reward",
+    direction="higher",
+    targets=frozenset(),
+    score=_acted,
+    bounds=(-float("inf"), float("inf")),
+)
 
 
 def _mean(prediction: Prediction) -> Tensor:

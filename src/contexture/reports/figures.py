@@ -71,7 +71,7 @@ def learning_curve(comparison: Comparison, *, format: Format = "wide") -> str:
             look = looking[measurement.name]
             _draw_curve(axes, measurement, look, gid=f"learner-{index}", front=measurement.name == comparison.oracle)
         shared.number_sizes(axes, comparison.context, most=9 if format == "wide" else 7)
-        axes.set_xlabel(f"{comparison.counted} in context", color=LIGHT["muted"], labelpad=6)
+        axes.set_xlabel(comparison.axis, color=LIGHT["muted"], labelpad=6)
         ends = [_last(m) for m in learners]
         if comparison.chance is not None:
             axes.axhline(comparison.chance, color=LIGHT["muted"], linewidth=1.2, dashes=(1, 2.5), zorder=1)
@@ -84,8 +84,9 @@ def learning_curve(comparison: Comparison, *, format: Format = "wide") -> str:
         return to_svg(
             figure,
             name=f"curve-{format}",
-            title=f"{comparison.task}: {comparison.scoring.label} against {comparison.counted} in context",
-            description=f"A line with a band for each of {len(learners)} learners{scale}; the table holds the numbers.",
+            title=f"{comparison.task}: {comparison.scoring.label} against {comparison.axis}",
+            description=f"A line with a band for each of {len(learners)} {comparison.entrants}{scale}; "
+            "the table holds the numbers.",
         )
 
 
@@ -104,15 +105,19 @@ def trade_off(comparison: Comparison, *, format: Format = "wide") -> str:
         shared.number_y(axes, *shared.padded(ends, log=log, share=0.12), log=log)
         times = [m.seconds for m in learners] or [1.0]
         shared.number_seconds(axes, min(times) / 2.2, max(times) * 2.2)
-        axes.set_xlabel("seconds per prediction", color=LIGHT["muted"], labelpad=6)
+        axes.set_xlabel(
+            f"seconds per {'prediction' if comparison.entrants == 'learners' else 'decision'}",
+            color=LIGHT["muted"],
+            labelpad=6,
+        )
         for index, measurement in enumerate(learners):
             _draw_point(axes, measurement, looking[measurement.name], gid=f"learner-{index}")
         _label_points(axes, learners, comparison)
         return to_svg(
             figure,
             name=f"trade-off-{format}",
-            title=f"{comparison.task}: {comparison.scoring.label} against seconds per prediction",
-            description=f"A point for each of {len(learners)} learners; the table holds the numbers.",
+            title=f"{comparison.task}: {comparison.scoring.label} against seconds",
+            description=f"A point for each of {len(learners)} {comparison.entrants}; the table holds the numbers.",
         )
 
 

@@ -56,7 +56,7 @@ def summary(comparison: Comparison) -> str:
         return "Nothing was measured."
     runs = leads(comparison)
     if not runs:
-        return "No learner has a score at any of these context sizes."
+        return f"No {comparison.entrants[:-1]} has a score at any of these context sizes."
     if len(comparison.contestants) == 1:
         sentences = [_alone(comparison, comparison.contestants[0])]
     elif len(runs) == 1:
@@ -100,7 +100,11 @@ def _only_leader(comparison: Comparison, run: Lead) -> str:
     ends = f", {interval}" if interval else ""
     span = "At every size" if len(run.sizes) > 1 else _capital(last)
     when = f" {last}" if len(run.sizes) > 1 else ""
-    leads = f"{run.leader} {_best(comparison.scoring)}" if run.first else f"no learner measurably beats {run.leader}"
+    leads = (
+        f"{run.leader} {_best(comparison.scoring)}"
+        if run.first
+        else f"no {comparison.entrants[:-1]} measurably beats {run.leader}"
+    )
     rivals = _rivals(comparison, run)
     level = f"; {rivals} cannot be told apart from it{' there' if when else ''}" if rivals else ""
     return f"{span} {leads} ({score}{when}{ends}){level}."
@@ -113,7 +117,11 @@ def _clause(comparison: Comparison, run: Lead, *, first: bool) -> str:
         span = f"up to {last} {comparison.counted}"
     else:
         span = f"from {run.sizes[0]} to {last}" if len(run.sizes) > 1 else f"after {last}"
-    leads = f"{run.leader} {_best(comparison.scoring)}" if run.first else f"no learner measurably beats {run.leader}"
+    leads = (
+        f"{run.leader} {_best(comparison.scoring)}"
+        if run.first
+        else f"no {comparison.entrants[:-1]} measurably beats {run.leader}"
+    )
     score, _ = _score(comparison, run.leader, last)
     when = f" after {last}" if len(run.sizes) > 1 else ""
     rivals = _rivals(comparison, run)

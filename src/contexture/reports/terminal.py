@@ -76,7 +76,7 @@ def remarks(comparison: Comparison, *, intervals: bool = True) -> list[str]:
     lines += [f"skipped: {reason}" for reason in comparison.skipped.values()]
     lines += [f"{name}: {said}" for name, notes in comparison.notes.items() for said in notes]
     if not comparison.complete:
-        lines.append("interrupted: the learners above are those that were done")
+        lines.append(f"interrupted: the {comparison.entrants} above are those that were done")
     return lines
 
 
@@ -101,7 +101,7 @@ def table(comparison: Comparison, layout: Layout, *, unicode: bool = True) -> "T
         title_justify="left",
     )
     for heading in headings:
-        words = heading in ("learner", "kind")
+        words = heading in ("learner", "agent", "kind")
         found.add_column(heading, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
     for measurement, row in zip(comparison.measurements, rows, strict=True):
         name = Text(row[0], style=_style(comparison, measurement))
@@ -116,7 +116,7 @@ def _grid(comparison: Comparison, layout: Layout, *, unicode: bool) -> tuple[lis
     facts: tuple[Fact, ...] = layout.facts
     first: list[Fact] = [fact for fact in facts if fact == "kind"]
     rest: list[Fact] = [fact for fact in facts if fact != "kind"]
-    headings = ["learner", *first, *(f"n={comparison.context[i]} " for i in sizes), *rest]
+    headings = [comparison.entrants.removesuffix("s"), *first, *(f"n={comparison.context[i]} " for i in sizes), *rest]
     rows = [
         [
             comparison.shown(m.name),

@@ -1,6 +1,8 @@
+from contexture.testing.agents import check_agent as check_agent
 from contexture.testing.claims import check_conclusion as check_conclusion
 from contexture.testing.claims import check_judge as check_judge
 from contexture.testing.claims import check_paper as check_paper
+from contexture.testing.environments import check_environment as check_environment
 from contexture.testing.errors import LawError as LawError
 from contexture.testing.learners import check_learner as check_learner
 from contexture.testing.mixers import check_mixer as check_mixer

@@ -31,7 +31,7 @@ from torch import Tensor
 from contexture.discovery import build, registered
 from contexture.errors import InputError
 from contexture.evaluation.metrics import Truth, find
-from contexture.protocols import Episodes, Learner, Pairs, Prediction, SequenceLearner, Task, Tokens
+from contexture.protocols import Episodes, Learner, Pairs, Prediction, SequenceLearner, Task, Tokens, Trajectories
 from contexture.randomness import generator
 from contexture.testing.errors import LawError
 from contexture.testing.laws import run_laws
@@ -102,10 +102,18 @@ def registered_rivals() -> Mapping[str, Learner]:
     return found
 
 
+KINDS: dict[str, tuple[type[Episodes], tuple[str, ...]]] = {
+    "pairs": (Pairs, ("x", "y", "clean")),
+    "tokens": (Tokens, ("ids", "targets", "mask", "segments")),
+    "trajectories": (Trajectories, ("rewards", "actions", "observations", "starts", "targets", "regret")),
+}
+"""The kinds of episodes, and what each holds; the first has an entry for everything that a learner is shown."""
+
+
 def _tensors(episodes: Episodes) -> dict[str, Tensor]:
-    names = ("x", "y", "clean") if isinstance(episodes, Pairs) else ("ids", "targets", "mask", "segments")
+    names = next(names for kind, names in KINDS.values() if isinstance(episodes, kind))
     found = {name: getattr(episodes, name) for name in names}
-    found |= dict(episodes.latents if isinstance(episodes, Pairs) else episodes.slices)
+    found |= dict(episodes.slices if isinstance(episodes, Tokens) else episodes.latents)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -130,7 +138,7 @@ def episodes_law(case: TaskCase) -> None:
     kind = case.task.card.episodes
     for batch in (1, 3):
         episodes = case.draw(batch, "episodes", batch)
-        if not isinstance(episodes, Pairs if kind == "pairs" else Tokens):
+        if not isinstance(episodes, KINDS[kind][0]):
             raise LawError("episodes", f"the card says {kind}, but sample gives {type(episodes).__name__}")
         if episodes.batch != batch:
             raise LawError("episodes", f"{batch} were asked for, {episodes.batch} came")
@@ -139,8 +147,10 @@ def episodes_law(case: TaskCase) -> None:
                 raise LawError("episodes", f"{name} is {tuple(value.shape)}, but the batch is {batch} and comes first")
         if isinstance(episodes, Pairs):
             _check_pairs(episodes)
-        else:
+        elif isinstance(episodes, Tokens):
             _check_tokens(episodes)
+        else:
+            _check_trajectories(episodes)
 
 
 def _check_pairs(episodes: Pairs) -> None:
@@ -168,6 +178,22 @@ def _check_tokens(episodes: Tokens) -> None:
             raise LawError("episodes", f"{name} must hold int64 tokens below {episodes.vocabulary}")
     if episodes.mask.dtype != torch.bool or not bool(episodes.mask.any(1).all()):
         raise LawError("episodes", "the mask must be bool and name at least one scored position in each sequence")
+
+
+def _check_trajectories(episodes: Trajectories) -> None:
+    for name in ("actions", "targets"):
+        value = getattr(episodes, name)
+        if (
+            value is None
+            or value.dtype != torch.int64
+            or int(value.min()) < 0
+            or int(value.max()) >= episodes.num_actions
+        ):
+            raise LawError("episodes", f"{name} must hold int64 actions below {episodes.num_actions}")
+    if not bool(episodes.rewards.isfinite().all()) or not bool(episodes.observations.isfinite().all()):
+        raise LawError("episodes", "rewards and observations must be finite")
+    if episodes.starts.dtype != torch.bool or not bool(episodes.starts[:, 0].all()):
+        raise LawError("episodes", "starts must be bool, and every history begins with the start of an episode")
 
 
 def same_state_law(case: TaskCase) -> None:
@@ -218,6 +244,8 @@ def _shown(episodes: Episodes) -> list[Tensor]:
     if isinstance(episodes, Pairs):
         rows = torch.cat([episodes.x.double().nan_to_num(), episodes.y.double().unsqueeze(-1)], -1)
         return list(rows.unbind(0))
+    if isinstance(episodes, Trajectories):
+        return list(torch.stack([episodes.actions.double(), episodes.rewards.double()], -1).unbind(0))
     return list(episodes.ids.unbind(0))
 
 
@@ -226,6 +254,9 @@ def _features(episodes: Episodes) -> Tensor:
     if isinstance(episodes, Tokens):
         asked = (episodes.targets * episodes.mask).sum(1) / episodes.mask.sum(1)
         return torch.stack([episodes.ids.double().mean(1), asked, episodes.mask.double().mean(1)], -1)
+    if isinstance(episodes, Trajectories):
+        rewards, actions = episodes.rewards.double(), episodes.actions.double()
+        return torch.stack([rewards.mean(1), rewards.square().mean(1), actions.mean(1), actions.var(1)], -1)
     x, y = episodes.x.double().nan_to_num(), episodes.y.double()
     half = y.shape[1] // 2 + 1
     parts = [y.mean(1), y.square().mean(1), y[:, :half].square().mean(1), x.mean((1, 2)), x.square().mean((1, 2))]
@@ -265,7 +296,7 @@ def batch_size_law(case: TaskCase) -> None:
 
 def _chunk(case: TaskCase) -> int:
     """How many episodes are drawn at once where many are needed."""
-    shape = _tensors(case.draw(1, "shape"))["x" if case.task.card.episodes == "pairs" else "ids"].shape
+    shape = _tensors(case.draw(1, "shape"))[KINDS[case.task.card.episodes][1][0]].shape
     return max(1, min(4096, NUMBERS_AT_ONCE // math.prod(shape)))
 
 
@@ -314,6 +345,10 @@ def _constant(fitted: list[Episodes], metric: str) -> Callable[[Episodes], Tenso
         asked = torch.cat([part.targets[part.mask] for part in fitted if isinstance(part, Tokens)])
         answer = int(asked.bincount().argmax())
         return lambda e: _token_errors(e, torch.full_like(_tensors(e)["ids"], answer))
+    if isinstance(fitted[0], Trajectories):
+        taken = torch.cat([_targets(part).flatten() for part in fitted])
+        costs = -(taken.bincount(minlength=fitted[0].num_actions).double() / len(taken)).log()
+        return lambda e: costs[_targets(e)].mean(1)
     y = torch.cat([part.y.flatten() for part in fitted if isinstance(part, Pairs)])
     classes = fitted[0].schema.num_classes
     shares = y.long().bincount(minlength=classes).double() / len(y) if classes else None
@@ -328,6 +363,12 @@ def _constant(fitted: list[Episodes], metric: str) -> Callable[[Episodes], Tenso
         return find(metric)(answer, Truth(y=episodes.y, scale=scale)).mean(1)
 
     return cost
+
+
+def _targets(episodes: Episodes) -> Tensor:
+    assert isinstance(episodes, Trajectories)
+    assert episodes.targets is not None
+    return episodes.targets
 
 
 def _token_errors(episodes: Episodes, answers: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 
 from contexture import discovery
 from contexture.errors import InputError
+from contexture.models.decisions import DecisionModel, DecisionModelConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.tokens import TokenModel, TokenModelConfig
@@ -20,11 +21,12 @@ from contexture.protocols import Task
 from contexture.training.precision import Precision, require_precision
 from contexture.training.schedule import ScheduleConfig
 
-ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig
+ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig | DecisionModelConfig
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
     "tokens": (TokenModelConfig, TokenModel),
     "self-attention": (SelfAttentionConfig, SelfAttentionModel),
+    "decisions": (DecisionModelConfig, DecisionModel),
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from contexture.protocols import Episodes, Pairs, Task, Tokens
+from contexture.protocols import Episodes, Pairs, Task, Tokens, Trajectories
 from contexture.randomness import generator
 
 
@@ -27,7 +27,7 @@ def draw(
         for seed in dict.fromkeys(seeds)
     }
     episodes = join([by_seed[seed] for seed in seeds])
-    return episodes.to(dtype=dtype) if isinstance(episodes, Pairs) else episodes
+    return episodes if isinstance(episodes, Tokens) else episodes.to(dtype=dtype)
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
@@ -41,6 +41,8 @@ def join(parts: Sequence[Episodes]) -> Episodes:
             schema=first.schema,
             clean=_optional([part.clean for part in pairs]),
         )
+    if isinstance(first, Trajectories):
+        return _join_trajectories([part for part in parts if isinstance(part, Trajectories)])
     tokens = [part for part in parts if isinstance(part, Tokens)]
     return Tokens(
         ids=torch.cat([part.ids for part in tokens]),
@@ -48,6 +50,17 @@ def join(parts: Sequence[Episodes]) -> Episodes:
         mask=torch.cat([part.mask for part in tokens]),
         vocabulary=first.vocabulary,
         segments=_optional([part.segments for part in tokens]),
+    )
+
+
+def _join_trajectories(parts: Sequence[Trajectories]) -> Trajectories:
+    return Trajectories(
+        observations=torch.cat([part.observations for part in parts]),
+        actions=torch.cat([part.actions for part in parts]),
+        rewards=torch.cat([part.rewards for part in parts]),
+        starts=torch.cat([part.starts for part in parts]),
+        num_actions=parts[0].num_actions,
+        targets=_optional([part.targets for part in parts]),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from contexture.errors import CheckpointError, ContextureError, InputError
 from contexture.randomness import generator
@@ -94,7 +95,7 @@ class Trainer:
             values, weights = self._values("evaluate", step, range(block, block + 1))
             sums.append((values * weights).sum(1))
             counts.append(weights.sum(1))
-        curves: list[list[float]] = (torch.stack(sums).sum(0) / torch.stack(counts).sum(0)).tolist()
+        curves: list[list[float]] = (_added(sums) / _added(counts)).tolist()
         return curves
 
     def plain_models(self) -> list[nn.Module]:
@@ -288,6 +289,12 @@ def train_cohort(
         finally:
             progress.stop()
     return trainer.plain_models()
+
+
+def _added(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of [members, time] over blocks, whose episodes may be of different lengths."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.stack([pad(part, (0, longest - part.shape[1])) for part in parts]).sum(0)
 
 
 def _shape(config: TrainingConfig) -> Mapping[str, Any]:

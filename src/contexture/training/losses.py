@@ -2,7 +2,7 @@
 
     squared error          (y_t - m_t)^2                                        a mean
     negative log density   (log v_t + (y_t - m_t)^2 / v_t) / 2                  a mean and a log-variance
-    log-loss               -log p_t(y_t)                                        classes, and tokens where the mask says
+    log-loss               -log p_t(y_t)                                        classes, actions, and tokens masked in
 
 Each prediction at t has seen x up to t and y before t, so the loss is the mean prequential score.
 y, mean: [K * batch, time]; logits: [K * batch, time, classes]; losses: [K, batch, time].
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from contexture.protocols import Episodes, Pairs
+from contexture.protocols import Episodes, Pairs, Trajectories
 
 
 def losses(
@@ -22,6 +22,12 @@ def losses(
     """The loss at every position and its weight there (one, or a token's mask), members apart."""
     if isinstance(episodes, Pairs):
         values = _pairs(model, episodes)
+        weights = torch.ones_like(values)
+    elif isinstance(episodes, Trajectories):
+        assert episodes.targets is not None
+        scores = model(episodes.observations, episodes.actions, episodes.rewards, episodes.starts)
+        values = F.cross_entropy(scores.flatten(0, 1), episodes.targets.flatten(), reduction="none")
+        values = values.view(episodes.targets.shape)
         weights = torch.ones_like(values)
     else:
         logits = model(episodes.ids, segments=episodes.segments)

@@ -3,18 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from contexture.agents.saved import save_decisions
 from contexture.errors import CheckpointError
 from contexture.learners.saved import save_learner
+from contexture.models.decisions import DecisionModel
 from contexture.models.pairs import PairsModel
 from contexture.randomness import generator
 from contexture.store.checkpoint import CheckpointStore
 from contexture.store.record import read_record
+from contexture.tasks.decision_pretraining import DecisionPretraining
 from contexture.training.config import TrainingConfig
 from contexture.training.loop import RECORD
 
 
 def publish(run_dir: str | Path, path: str | Path) -> None:
-    """Write the model of a finished run over pairs as a folder that `contexture.load` reads.
+    """Write the model of a finished run over pairs, or of an agent, as a folder that `contexture.load` reads.
 
     Raises CheckpointError if the run has steps left or is a cohort.
     """
@@ -26,9 +29,17 @@ def publish(run_dir: str | Path, path: str | Path) -> None:
     if checkpoint.step < config.steps:
         raise CheckpointError(f"the run in {run_dir} stands at step {checkpoint.step} of {config.steps}: resume it")
     model = config.build_model(generator=generator("placeholder"))
-    if not isinstance(model, PairsModel):
-        raise CheckpointError(f"{run_dir} holds a {type(model).__name__}, and only models over pairs are published")
+    if not isinstance(model, PairsModel | DecisionModel):
+        raise CheckpointError(f"{run_dir} holds a {type(model).__name__}, which acts or predicts nothing")
     model.load_state_dict(checkpoint.expect("model", model.state_dict()))
+    record = summary(run_dir, config, dict(checkpoint.state))
+    if isinstance(model, DecisionModel):
+        task, name = config.task.build(), config.task.name
+        if not isinstance(task, DecisionPretraining):
+            raise CheckpointError(f"{run_dir} was trained on {name!r}, which names no environment to act in")
+        made_for = {"name": task.environment, "settings": dict(task.settings)}
+        save_decisions(path, model, task=name, environment=made_for, step=checkpoint.step, record=record)
+        return
     save_learner(
         path,
         model,
@@ -36,7 +47,7 @@ def publish(run_dir: str | Path, path: str | Path) -> None:
         task=config.task.name,
         config=config.model,
         step=checkpoint.step,
-        record=summary(run_dir, config, dict(checkpoint.state)),
+        record=record,
     )
 
 

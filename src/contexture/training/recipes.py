@@ -1,11 +1,13 @@
 """Training runs as functions that return their configuration: those whose weights ship, and modest ones for tasks."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from contexture.models.backbone import BackboneConfig
+from contexture.models.decisions import DecisionModelConfig
 from contexture.models.pairs import PairsModelConfig
 from contexture.models.tokens import TokenModelConfig
-from contexture.protocols import Episodes, Pairs, Tokens
+from contexture.protocols import Episodes, Pairs, Tokens, Trajectories
 from contexture.randomness import generator
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
@@ -35,6 +37,28 @@ def linear_regression(*, seed: int = 0) -> TrainingConfig:
     )
 
 
+def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
+    """A decision-pretrained transformer for 5 arms with means U(0, 1) and noise 0.3, over up to 200 pulls.
+
+    Two softmax layers of width 32 with more heads than there are arms, and no positions, as the order of pulls tells
+    nothing. Worlds are drawn on the fly.
+    """
+    task = {"environment": "gaussian-bandit", "steps": 200, "shortest": 16}
+    return TrainingConfig(
+        task=TaskChoice(name="decision-pretraining", settings=task),
+        model=DecisionModelConfig(num_actions=5, backbone=_unordered()),
+        optimiser=OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02),
+        schedule=ScheduleConfig(shape="linear", warm_up=50, hold=0.5),
+        steps=1000,
+        batch=32,
+        block=32,
+        seed=seed,
+        evaluate_every=250,
+        evaluation_episodes=32,
+        checkpoint_every=50,
+    )
+
+
 def over_pairs(task: TaskChoice) -> TrainingConfig:
     """A modest run on a registered task over pairs: four layers of width 64, 2,000 steps of AdamW."""
     drawn = _drawn(task)
@@ -45,6 +69,28 @@ def over_pairs(task: TaskChoice) -> TrainingConfig:
         backbone=BackboneConfig(max_length=2 * drawn.time),
     )
     return TrainingConfig(task=task, model=model, steps=2000)
+
+
+def over_trajectories(task: TaskChoice) -> TrainingConfig:
+    """A modest run on a registered task over trajectories: two layers of width 32, 1,000 steps of Muon."""
+    drawn = _drawn(task)
+    assert isinstance(drawn, Trajectories)
+    features = drawn.observations.shape[2]
+    # What follows what matters where there is something to see; the order of pulls of a bandit tells nothing.
+    backbone = replace(_unordered(), settings={}) if features else _unordered()
+    model = DecisionModelConfig(num_actions=drawn.num_actions, num_features=features, backbone=backbone)
+    return replace(gaussian_bandit(), task=task, model=model)
+
+
+def _unordered() -> BackboneConfig:
+    """Two softmax layers of width 32 with many heads, without positions."""
+    return BackboneConfig(
+        pattern="softmax*2",
+        width=32,
+        num_heads=8,
+        feed_forward="relu",
+        settings={"softmax": {"positions": "none"}},
+    )
 
 
 def over_tokens(task: TaskChoice) -> TrainingConfig:
@@ -76,4 +122,7 @@ def _drawn(task: TaskChoice) -> Episodes:
     return task.build().sample(1, generator=generator("shape"))
 
 
-RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {"linear-regression": linear_regression}
+RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {
+    "linear-regression": linear_regression,
+    "gaussian-bandit": gaussian_bandit,
+}

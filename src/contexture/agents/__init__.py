@@ -1,0 +1,1 @@
+"""What decides what it sees next: the classical agents, and sequence models that act from their context."""

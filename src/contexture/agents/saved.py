@@ -1,0 +1,86 @@
+"""Trained models that decide, on disk: the shipped ones, and any folder of the same form as a saved learner's.
+
+`state.json` says what the weights are:  {"learner": "decisions", "task": ..., "environment": {"name": ..., "settings":
+{...}}, "config": {...}, "record": {...}}. Nothing here reads a pickle.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from contexture.environments.choice import build_environment
+from contexture.errors import CheckpointError, InputError
+from contexture.learners.saved import WEIGHTS
+from contexture.models.decisions import DecisionModel, DecisionModelConfig
+from contexture.protocols import Environment
+from contexture.randomness import generator
+from contexture.store.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
+
+KIND = "decisions"
+AGENTS = WEIGHTS / "agents"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedDecisions:
+    """A trained model, and the environment that it was trained for."""
+
+    model: DecisionModel
+    environment: Environment
+
+
+def save_decisions(
+    path: str | Path,
+    model: DecisionModel,
+    *,
+    task: str,
+    environment: Mapping[str, Any],
+    step: int,
+    record: Mapping[str, Any],
+) -> None:
+    """Write a trained model, whole or not at all; environment: the name and settings that it was trained for."""
+    state = {
+        "learner": KIND,
+        "task": task,
+        "environment": dict(environment),
+        "config": asdict(model.config),
+        "record": dict(record),
+    }
+    write_checkpoint(path, step=step, tensors={"model": model.state_dict()}, state=state)
+
+
+def holds_decisions(path: str | Path) -> bool:
+    """Whether a folder holds a trained model that decides; CheckpointError if it is damaged."""
+    state = read_checkpoint(path).state
+    return isinstance(state, Mapping) and state.get("learner") == KIND
+
+
+def load_decisions(path: str | Path) -> SavedDecisions:
+    """The model that a folder holds; CheckpointError says in one sentence why a folder is refused."""
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.state
+    if not isinstance(state, Mapping) or state.get("learner") != KIND:
+        raise CheckpointError(f"{path} holds no trained agent of this program")
+    try:
+        model = DecisionModel(DecisionModelConfig(**state["config"]), generator=generator("placeholder"))
+        model.load_state_dict(checkpoint.expect("model", model.state_dict()))
+        made_for = build_environment(state["environment"]["name"], state["environment"]["settings"])
+    except (InputError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the saved agent {path} does not fit this program: {error}") from error
+    model.eval().requires_grad_(False)
+    return SavedDecisions(model=model, environment=made_for)
+
+
+def shipped_agents() -> dict[str, Path]:
+    """The folders of the agents that ship with the package, by the environment's name."""
+    return {folder.parent.name: folder.parent for folder in sorted(AGENTS.glob(f"*/{MANIFEST}"))}
+
+
+@cache
+def load_shipped_decisions(name: str) -> SavedDecisions:
+    """The model that ships for an environment; InputError where none does."""
+    folders = shipped_agents()
+    if name not in folders:
+        raise InputError(f"no trained agent ships for {name!r}: there are {', '.join(folders) or 'none'}")
+    return load_decisions(folders[name])
