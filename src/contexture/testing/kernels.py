@@ -25,9 +25,9 @@ from contexture.testing.ops import BATCH, HEADS, TOLERANCES, Run, compare, one_b
 from contexture.testing.poison import PoisonedMemory
 
 LENGTHS: Mapping[torch.dtype, tuple[int, ...]] = {
-    torch.float32: (1, 70, 130),
-    torch.float16: (33, 70),
-    torch.bfloat16: (70,),
+    torch.float32: (1, 70),
+    torch.float16: (33,),
+    torch.bfloat16: (33,),
 }
 CUTS = (37, 64)
 DIM = 6

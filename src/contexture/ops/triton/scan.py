@@ -23,13 +23,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from contexture.ops.triton.factors import factors
 from contexture.ops.triton.launch import chunk, dot, rows, tile
 
 GROUP = 8
 """Chunks to a group."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _scan(
     q,
     k,
@@ -91,60 +92,24 @@ def _scan(
         state = tl.load(first + pair * K * V + corner, mask=in_corner, other=0.0)
     else:
         state = tl.zeros((BK, BV), dtype=tl.float32)
-    if REVERSE:
-        may_read = row[:, None] <= row[None, :]
-    else:
-        may_read = row[:, None] >= row[None, :]
+    if HAS_DECAY:
+        log_decay += b * g_b + h * g_h
+    if HAS_IDS:
+        ids += b * time
     for step in range(chunks):
         n = step
         if REVERSE:
             n = chunks - 1 - step
         start = (n * SIZE).to(tl.int64)
         valid = start + row < time
-        present = valid
-        if HAS_IDS:
-            stretch = tl.load(ids + b * time + start + row, mask=valid, other=-1)
-            present = stretch >= 0
+        within, reads, writes, keeps, present, continues = factors(
+            log_decay, ids, start, time, g_t, SIZE, REVERSE, HAS_DECAY, HAS_IDS
+        )
         in_inner, in_column = present[:, None] & has_inner[None, :], valid[:, None] & has_column[None, :]
         queries = tl.load(q + start * q_t + row[:, None] * q_t + inner[None, :], mask=in_inner, other=0.0)
         keys = tl.load(k + start * k_t + row[:, None] * k_t + inner[None, :], mask=in_inner, other=0.0)
         values = tl.load(v + start * v_t + row[:, None] * v_t + column[None, :], mask=in_column, other=0.0)
         queries, keys, values = queries.to(DOT), keys.to(DOT), values.to(DOT)
-        within = tl.where(may_read, 1.0, 0.0)
-        reads, writes, keeps = tl.full((SIZE,), 1.0, tl.float32), tl.full((SIZE,), 1.0, tl.float32), 1.0
-        if HAS_DECAY:
-            logs = tl.load(log_decay + b * g_b + h * g_h + (start + row) * g_t, mask=valid, other=0.0)
-            logs = tl.maximum(logs.to(tl.float64), -800.0)
-            # Differences of sums in two parts of fp32 each: a strong decay costs the weak ones after it no digits.
-            since, whole = tl.cumsum(logs, 0), tl.sum(logs, 0)
-            rest = whole - since
-            high = since.to(tl.float32)
-            low = (since - high.to(tl.float64)).to(tl.float32)
-            between = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
-            if REVERSE:
-                between = -between
-            within = tl.exp(tl.where(may_read, tl.minimum(between, 0.0), float("-inf")))
-            keeps = tl.exp(whole.to(tl.float32))
-            if REVERSE:
-                reads, writes = tl.exp(rest.to(tl.float32)), tl.exp(high)
-            else:
-                reads, writes = tl.exp(high), tl.exp(rest.to(tl.float32))
-        continues = 1.0
-        if HAS_IDS:
-            before = tl.load(ids + b * time + tl.maximum(start - 1, 0))
-            opening = tl.load(ids + b * time + start)
-            closing = tl.load(ids + b * time + tl.minimum(start + SIZE - 1, time - 1))
-            after = tl.load(ids + b * time + tl.minimum(start + SIZE, time - 1))
-            within = tl.where(stretch[:, None] == stretch[None, :], within, 0.0)
-            if REVERSE:
-                reads = tl.where(stretch == after, reads, 0.0)
-                writes = tl.where(stretch == opening, writes, 0.0)
-                keeps = tl.where(opening == after, keeps, 0.0)
-                continues = tl.where(closing == after, 1.0, 0.0)
-            else:
-                reads = tl.where(stretch == before, reads, 0.0)
-                writes = tl.where(stretch == closing, writes, 0.0)
-                keeps = tl.where(closing == before, keeps, 0.0)
         if HAS_MOVED and REVERSE and (n % GROUPED == GROUPED - 1 or n == chunks - 1):
             group = pair * tl.cdiv(chunks, GROUPED) + n // GROUPED
             other = tl.load(held + group * K * V + inner[:, None] * V + column[None, :], mask=in_corner, other=0.0)
