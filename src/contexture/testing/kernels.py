@@ -21,14 +21,15 @@ from torch import Tensor
 from contexture.ops.dispatch import TRITON, Op
 from contexture.ops.kernels import has_kernel, interpreted
 from contexture.testing.laws import run_laws
-from contexture.testing.ops import BATCH, HEADS, TOLERANCES, Run, compare, one_by_one, registered_ops, run_path
+from contexture.testing.ops import BATCH, TOLERANCES, Run, compare, one_by_one, registered_ops, run_path
 from contexture.testing.poison import PoisonedMemory
 
-LENGTHS: Mapping[torch.dtype, tuple[int, ...]] = {
-    torch.float32: (1, 70),
-    torch.float16: (33,),
-    torch.bfloat16: (33,),
+LENGTHS: Mapping[torch.dtype, tuple[tuple[int, int], ...]] = {
+    torch.float32: ((1, 2), (70, 2)),
+    torch.float16: ((33, 1),),
+    torch.bfloat16: ((33, 1),),
 }
+"""Lengths and numbers of heads: few, since the interpreter takes one program after another."""
 CUT = 37
 DIM = 6
 PACKED = (
@@ -50,8 +51,8 @@ def check_kernel(op: Op, *, laws: tuple[str, ...] = ()) -> None:
 def law_values(op: Op) -> None:
     """Kernel = fp64 reference on the same rounded inputs."""
     for dtype, lengths in LENGTHS.items():
-        for time in lengths:
-            seed, inputs = _draw(op, time)
+        for time, heads in lengths:
+            seed, inputs = _draw(op, time, heads)
             inputs = [x.to(dtype) for x in inputs]
             expected = run_path(op, "reference", [x.double() for x in inputs])
             what = f"the kernel at length {time}, {dtype}, seed {seed}"
@@ -77,7 +78,7 @@ def law_segments(op: Op) -> None:
 
 def law_layouts(op: Op) -> None:
     """Views = copies."""
-    seed, inputs = _draw(op, 33)
+    seed, inputs = _draw(op, 33, 2)
     expected = run_path(op, "reference", inputs)
     swaps = ((1, 2), (1, -1))
     views = [x.float().transpose(*swaps[n % 2]).contiguous().transpose(*swaps[n % 2]) for n, x in enumerate(inputs)]
@@ -92,11 +93,11 @@ LAWS: Mapping[str, Callable[[Op], None]] = {
 }
 
 
-def _draw(op: Op, time: int) -> tuple[int, list[Tensor]]:
+def _draw(op: Op, time: int, heads: int = 1) -> tuple[int, list[Tensor]]:
     """A seed that nobody knew before, and fp64 inputs that fp32 holds exactly."""
     seed = secrets.randbits(32)
     generator = torch.Generator().manual_seed(seed)
-    return seed, [x.float().double() for x in op.sample(generator, batch=BATCH, time=time, heads=HEADS, dim=DIM)]
+    return seed, [x.float().double() for x in op.sample(generator, batch=BATCH, time=time, heads=heads, dim=DIM)]
 
 
 def _run(op: Op, inputs: Sequence[Tensor], *, cut: int | None = None, segments: Tensor | None = None) -> Run:
