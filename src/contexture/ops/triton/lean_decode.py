@@ -19,10 +19,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from contexture.ops.triton.device import num_programs
 from contexture.ops.triton.launch import dot, rows, tile
 
 TILE = 64
-PROGRAMS_PER_UNIT = 4
+PROGRAMS = 4
 """How many programs share one multiprocessor."""
 
 
@@ -171,18 +172,11 @@ def _gradients_kernel(
     tl.store(d_q_ptr + part[:, None] * DIM + d[None, :], d_q, mask=q_mask)
 
 
-def num_programs(device: torch.device) -> int:
-    """How many programs fill the device."""
-    if device.type != "cuda":
-        return 5
-    return PROGRAMS_PER_UNIT * torch.cuda.get_device_properties(device).multi_processor_count
-
-
 class _LeanDecode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float) -> Tensor:
         (batch, heads, dim), (_, past, kv_heads, out_dim) = q.shape, v.shape
-        group, units, programs = heads // kv_heads, batch * kv_heads, num_programs(q.device)
+        group, units, programs = heads // kv_heads, batch * kv_heads, num_programs(q.device, each=PROGRAMS)
         sizes = {"KV_HEADS": kv_heads, "GROUP": group, "TILE": TILE}
         line = {"BATCH": batch, "ROWS": triton.next_power_of_2(batch)}
         tiles = {"BG": tile(group), "BO": tile(out_dim)}
