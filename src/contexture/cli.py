@@ -3,16 +3,18 @@
 Only the parser lives here, so that `--help` and completion answer without importing torch; each command's work is in a
 module of `contexture.commands`, imported when the command runs. Data go to standard output, everything else to
 standard error. Exit status: 0 done; 1 a check's result is not the expected one; 2 bad input; 3 no usable checkpoint;
-130 interrupted.
+130 interrupted. The environment variable CONTEXTURE_PATHS sets the paths that ops take: "path", or "op=path,op=path".
 """
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from contexture import __version__
-from contexture.errors import ContextureError
+from contexture.errors import ContextureError, InputError
 
 INTERRUPTED = 130
 
@@ -268,6 +270,24 @@ def _print_completion(shell: str) -> int:
     return 0
 
 
+@contextmanager
+def _chosen_paths() -> Iterator[None]:
+    """The paths of ops that the environment asks for; nowhere else is it read."""
+    text = os.environ.get("CONTEXTURE_PATHS", "")
+    if not text:
+        yield
+        return
+    from contexture.discovery import ops
+    from contexture.ops.dispatch import EVERY, parse, use_all
+
+    paths = parse(text)
+    unknown = [name for name in paths if name not in (EVERY, *ops())]
+    if unknown:
+        raise InputError(f"CONTEXTURE_PATHS names no op {unknown[0]!r}: there are {', '.join(ops())}")
+    with use_all(paths):
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -279,8 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "completion":
         return _print_completion(options.shell)
     try:
-        command = importlib.import_module(f"contexture.commands.{options.command}_command")
-        status: int = command.run(options)
+        with _chosen_paths():
+            command = importlib.import_module(f"contexture.commands.{options.command}_command")
+            status: int = command.run(options)
     except ContextureError as error:
         print(f"contexture: {error}", file=sys.stderr)
         return error.exit_status

@@ -47,21 +47,23 @@ def report() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, str]:
-    """Which path each op takes on this machine, for training and for inference in fp32 and bf16, at 512 tokens."""
+    """Which path each op takes on this machine's devices, and why; in fp32 and bf16, at 512 tokens and heads of 64."""
     import torch
 
     from contexture.discovery import ops
-    from contexture.ops.dispatch import Call, choose
+    from contexture.ops.dispatch import Call, path_of, why
 
     found = {}
-    for op in ops():
-        for dtype in (torch.float32, torch.bfloat16):
-            taken = {
-                use: choose(op, Call(device="cpu", dtype=dtype, time=512, keys=512, dim=64, gradient=gradient))
-                for use, gradient in (("forward", False), ("training", True))
-            }
-            name = str(dtype).removeprefix("torch.")
-            found[f"{op} {name}"] = ", ".join(f"{use}: {path}" for use, path in taken.items())
+    for device in ("cpu", *(("cuda",) if torch.cuda.is_available() else ())):
+        for name, op in ops().items():
+            for dtype in (torch.float32, torch.bfloat16):
+                calls = {
+                    use: Call(device=device, dtype=dtype, time=512, keys=512, dim=64, gradient=gradient)
+                    for use, gradient in (("forward", False), ("training", True))
+                }
+                taken = ", ".join(f"{use}: {path_of(op, call)}" for use, call in calls.items())
+                row = f"{name} {device} {str(dtype).removeprefix('torch.')}"
+                found[row] = f"{taken} ({why(op, calls['forward'])})"
     return found
 
 

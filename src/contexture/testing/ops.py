@@ -72,36 +72,36 @@ def law_values(op: Op) -> None:
     for dtype, tolerance in TOLERANCES.items():
         for time in LENGTHS:
             inputs = [x.to(dtype) for x in _sample(op, time)]
-            expected = _run(op, "reference", [x.double() for x in inputs])
+            expected = run_path(op, "reference", [x.double() for x in inputs])
             for path in op.paths:
-                _compare("values", f"{path} at length {time}, {dtype}", _run(op, path, inputs), expected, tolerance)
+                compare("values", f"{path} at length {time}, {dtype}", run_path(op, path, inputs), expected, tolerance)
 
 
 def law_carried_state(op: Op) -> None:
     """Cut and carried = whole."""
     time = LENGTHS[-1]
     inputs = _sample(op, time)
-    expected = _run(op, "reference", inputs)
+    expected = run_path(op, "reference", inputs)
     for path in op.paths:
         for cut in CUTS:
-            got = _run(op, path, inputs, cut=cut)
-            _compare("carried state", f"{path} cut at {cut}", got, expected, TOLERANCES[torch.float64])
+            got = run_path(op, path, inputs, cut=cut)
+            compare("carried state", f"{path} cut at {cut}", got, expected, TOLERANCES[torch.float64])
 
 
 def law_segments(op: Op) -> None:
     """Packed = one by one."""
     segments = torch.tensor(PACKED)
     inputs = _sample(op, segments.shape[1])
-    expected = _one_by_one(op, inputs, segments)
+    expected = one_by_one(op, inputs, segments)
     for path in op.paths:
         try:
-            got = _run(op, path, inputs, segments=segments)
+            got = run_path(op, path, inputs, segments=segments)
         except InputError:
             if path == _default(op, segments):
                 raise
             continue
         got, tolerance = got._replace(state=()), TOLERANCES[torch.float64]
-        _compare("segments", f"{path} on packed sequences", got, expected, tolerance)
+        compare("segments", f"{path} on packed sequences", got, expected, tolerance)
 
 
 def law_gradcheck(op: Op) -> None:
@@ -124,11 +124,11 @@ def law_gradcheck(op: Op) -> None:
 def law_poisoned_memory(op: Op) -> None:
     """What was never written is never read."""
     inputs = _sample(op, 66)
-    expected = _run(op, "reference", inputs)
+    expected = run_path(op, "reference", inputs)
     for path in op.paths:
         with PoisonedMemory():  # type: ignore[no-untyped-call]
-            got = _run(op, path, inputs)
-        _compare("poisoned memory", f"{path} on poisoned memory", got, expected, TOLERANCES[torch.float64])
+            got = run_path(op, path, inputs)
+        compare("poisoned memory", f"{path} on poisoned memory", got, expected, TOLERANCES[torch.float64])
 
 
 LAWS: Mapping[str, Callable[[Op], None]] = {
@@ -148,14 +148,15 @@ def _sample(op: Op, time: int) -> list[Tensor]:
 def _weights(like: Tensor, seed: int) -> Tensor:
     """What outputs and states are weighted with to make one number: the same values in every dtype."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(torch.bfloat16).to(like.dtype)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(torch.bfloat16).to(like)
 
 
-def _in_time(x: Tensor, time: int) -> bool:
+def in_time(x: Tensor, time: int) -> bool:
+    """Whether an input has time as its second dimension."""
     return x.shape[:2] == (BATCH, time)
 
 
-def _run(
+def run_path(
     op: Op,
     path: str,
     inputs: Sequence[Tensor],
@@ -170,8 +171,8 @@ def _run(
         if cut is None:
             out, state = op.call(*leaves, segments=segments)
         else:
-            first, between = op.call(*(x[:, :cut] if _in_time(x, time) else x for x in leaves))
-            rest = (x[:, cut:] if _in_time(x, time) else x for x in leaves)
+            first, between = op.call(*(x[:, :cut] if in_time(x, time) else x for x in leaves))
+            rest = (x[:, cut:] if in_time(x, time) else x for x in leaves)
             second, state = op.call(*rest, initial_state=between)
             out = torch.cat((first, second), 1)
     held = () if segments is not None else tuple(tensors(state))
@@ -181,7 +182,7 @@ def _run(
     return Run(out, held, gradients)
 
 
-def _one_by_one(op: Op, inputs: Sequence[Tensor], segments: Tensor) -> Run:
+def one_by_one(op: Op, inputs: Sequence[Tensor], segments: Tensor) -> Run:
     """The reference on every sequence by itself, put back where it was packed."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     time = segments.shape[1]
@@ -190,7 +191,7 @@ def _one_by_one(op: Op, inputs: Sequence[Tensor], segments: Tensor) -> Run:
         pieces, start = [], 0
         for identity, length in zip(*torch.unique_consecutive(ids, return_counts=True), strict=True):
             stop = start + int(length)
-            part = [x[row : row + 1, start:stop] if _in_time(x, time) else x for x in leaves]
+            part = [x[row : row + 1, start:stop] if in_time(x, time) else x for x in leaves]
             with dispatch.use("reference"):
                 out = op.call(*part)[0]
             pieces.append(torch.zeros_like(out) if identity == -1 else out)
@@ -206,7 +207,8 @@ def _default(op: Op, segments: Tensor) -> str:
     return dispatch.path_of(op, call)
 
 
-def _compare(law: str, what: str, got: Run, expected: Run, tolerance: tuple[float, float]) -> None:
+def compare(law: str, what: str, got: Run, expected: Run, tolerance: tuple[float, float]) -> None:
+    """Raise LawError unless outputs, states and gradients agree; one that vanishes is measured by the largest."""
     agree(law, f"the output of {what}", got.out, expected.out, tolerance=tolerance[0])
     for number, (state, wanted) in enumerate(zip(got.state, expected.state, strict=True)):
         agree(law, f"state tensor {number} of {what}", state, wanted, tolerance=tolerance[0])

@@ -5,12 +5,13 @@ A process that dies (out of memory, a crash in a kernel) fails the cell it was a
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from contexture.evaluation.ladder.cells import Cell
+from contexture.ops.dispatch import overrides, use_all
 
 END_SECONDS = 5.0
 
@@ -52,7 +53,7 @@ class _Worker:
         # A forked process would inherit torch's thread pool in whatever state it is.
         context = multiprocessing.get_context("spawn")
         self.ours, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, overrides()), daemon=True)
         with _without_interrupts():
             self.process.start()
         theirs.close()
@@ -98,8 +99,8 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection) -> None:
-    """Train cells as they come, until the pipe is closed."""
+def _work(pipe: Connection, paths: Mapping[str, str]) -> None:
+    """Train cells as they come, until the pipe is closed; ops take the paths that they take in the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
@@ -111,4 +112,5 @@ def _work(pipe: Connection) -> None:
             cell = pipe.recv()
         except EOFError:
             return
-        pipe.send(run_cell(cell))
+        with use_all(paths):
+            pipe.send(run_cell(cell))

@@ -1,0 +1,15 @@
+"""The kernel of `contexture.ops.decayed_linear_attention`: retention, Mamba-2's SSD and their kin."""
+
+import torch
+from torch import Tensor
+
+from contexture.ops.triton.launch import ids
+from contexture.ops.triton.scan import Scan
+
+
+def decayed_linear_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The scan with one log-decay per head and step."""
+    out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    return out, state
