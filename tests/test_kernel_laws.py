@@ -12,7 +12,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on 
 
 
 def test_every_kernel_is_found():
-    assert sorted(KERNELS) == ["decayed-linear-attention", "linear-attention"]
+    assert sorted(KERNELS) == [
+        "decayed-linear-attention",
+        "delta-rule",
+        "gated-delta-rule",
+        "gated-linear-attention",
+        "linear-attention",
+    ]
 
 
 def test_triton_is_here():

@@ -425,7 +425,14 @@ class _Call:
     def __init__(
         self, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, log_decay: Tensor | None, numbers: Tensor | None
     ) -> None:
-        self.q, self.k, self.v, self.rate, self.log_decay, self.ids = rows(q), rows(k), rows(v), rate, log_decay, numbers
+        self.q, self.k, self.v, self.rate, self.log_decay, self.ids = (
+            rows(q),
+            rows(k),
+            rows(v),
+            rate,
+            log_decay,
+            numbers,
+        )
         self.batch, self.time, self.heads, self.inner = q.shape
         self.columns = v.shape[-1]
         self.cut = cut(self.time, tile(self.inner), tile(self.columns), v.element_size())

@@ -14,27 +14,15 @@ from torch import Tensor
 from contexture.errors import InputError
 from contexture.ops.kernels import LARGEST, interpreted
 from contexture.ops.segments import padding, runs
+from contexture.ops.triton import interpreter
 
 CHUNK = 64
 INTERPRETED = interpreted()
 DOTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
-def _mend_the_interpreter() -> None:
-    """Let loops be counted by a kernel's arguments: numpy 2.4 no longer makes an int of an array with one entry."""
-    from triton.runtime import interpreter
-
-    patch = interpreter._patch_lang_tensor
-
-    def mended(tensor: Any, scope: Any) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    interpreter._patch_lang_tensor = mended
-
-
 if INTERPRETED:
-    _mend_the_interpreter()
+    interpreter.mend()
 
 
 def tile(size: int) -> int:
@@ -54,8 +42,8 @@ def chunk(time: int, largest: int = CHUNK) -> int:
 
 
 def dot(dtype: torch.dtype) -> Any:
-    """What the factors of a kernel's products are cast to; the interpreter's bf16 products are wrong, so fp32 there."""
-    return tl.float32 if INTERPRETED and dtype is torch.bfloat16 else DOTS[dtype]
+    """What the factors of a kernel's products are cast to."""
+    return DOTS[dtype]
 
 
 def rows(x: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""Triton's interpreter, mended where it differs from a GPU: how it counts loops, and all that it does with bf16.
+
+Releases 3.6 and 3.7 hold bf16 as 16-bit integers: they multiply these integers in products, and cut fp32 off where a
+GPU rounds to the nearest. With numpy 2.4 they can't make a number of a loop's bound that is an argument.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.runtime import interpreter
+
+Builder, Handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
+
+
+def to_bf16(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """fp32 rounded to the nearest bf16, ties to even, as 16-bit integers.
+
+    >>> [hex(int(one)) for one in to_bf16(np.array([1.0, 1.00390625, 1.01171875, np.inf, np.nan], dtype=np.float32))]
+    ['0x3f80', '0x3f80', '0x3f82', '0x7f80', '0x7fc0']
+    """
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)
+
+
+def from_bf16(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """16-bit integers, read as bf16, in fp32.
+
+    >>> from_bf16(np.array([0x3F80, 0x3F82], dtype=np.uint16)).tolist()
+    [1.0, 1.015625]
+    """
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def mend() -> None:
+    """Change the interpreter of this process; once is enough."""
+    patch, cast, convert, product = (
+        interpreter._patch_lang_tensor,
+        Builder.cast_impl,
+        Builder.create_fp_to_fp,
+        Builder.create_dot,
+    )
+
+    def counted(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    def rounded(source: Any, target: Any, otherwise: Callable[[], Any]) -> Any:
+        kinds = source.dtype.scalar, target.scalar
+        if kinds == (tl.float32, tl.bfloat16):
+            return Handle(to_bf16(source.data), tl.bfloat16)
+        if kinds == (tl.bfloat16, tl.float32):
+            return Handle(from_bf16(source.data), tl.float32)
+        return otherwise()
+
+    def dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+        a, b = (Handle(from_bf16(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        return product(self, a, b, d, *rest)
+
+    interpreter._patch_lang_tensor = counted
+    Builder.cast_impl = lambda self, x, target: rounded(x, target, lambda: cast(self, x, target))
+    Builder.create_fp_to_fp = lambda self, x, target, mode: rounded(x, target, lambda: convert(self, x, target, mode))
+    Builder.create_dot = dot
