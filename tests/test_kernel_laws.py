@@ -17,7 +17,11 @@ def test_every_kernel_is_found():
         "delta-rule",
         "gated-delta-rule",
         "gated-linear-attention",
+        "landmark-attention",
         "linear-attention",
+        "native-hybrid-attention",
+        "routed-linear-attention",
+        "selective-scan",
     ]
 
 

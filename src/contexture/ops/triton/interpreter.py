@@ -59,6 +59,18 @@ def mend() -> None:
         a, b = (Handle(from_bf16(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
         return product(self, a, b, d, *rest)
 
+    seen: set[tuple[int, ...]] = set()
+
+    def called(self: Any, *args: Any, **keywords: Any) -> Any:
+        modules = tuple(sorted(id(one) for one in self.fn.__globals__.values() if one is tl or one is tl.core))
+        if modules not in seen:
+            seen.add(modules)
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*args, **keywords)
+
+    # A kernel's own call patches the language anew; calls of functions inside it need not, and would take longer for it
+    # than for all that they do.
+    interpreter.InterpretedFunction.__call__ = called
     interpreter._patch_lang_tensor = counted
     Builder.cast_impl = lambda self, x, target: rounded(x, target, lambda: cast(self, x, target))
     Builder.create_fp_to_fp = lambda self, x, target, mode: rounded(x, target, lambda: convert(self, x, target, mode))

@@ -115,14 +115,12 @@ class _Landmarks(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *given, until, out, lse = ctx.saved_tensors
         grid, strides, sizes, settings = ctx.launch
-        d_out, (q, k, v, landmarks) = gradients[0].contiguous(), given[:4]
+        d_out = gradients[0].contiguous()
         d_q, d_k, d_v, d_landmarks = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in given[:4])
         delta = torch.empty(lse.shape, dtype=lse.dtype, device=lse.device)
         rest = *strides, *sizes
-        kernels.queries_kernel[grid](
-            *given, out, lse, d_out, d_q, delta, *rest, **settings, num_warps=8, num_stages=1
-        )
-        grid = triton.cdiv(landmarks.shape[1], settings["NUM"]), grid[1]
+        kernels.queries_kernel[grid](*given, out, lse, d_out, d_q, delta, *rest, **settings, num_warps=8, num_stages=1)
+        grid = triton.cdiv(d_landmarks.shape[1], settings["NUM"]), grid[1]
         kernels.keys_kernel[grid](
             *given, until, lse, delta, d_out, d_k, d_v, d_landmarks, *rest, **settings, num_warps=8, num_stages=1
         )

@@ -201,23 +201,22 @@ class _LeanDecode(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, lengths, out, lse = ctx.saved_tensors
-        past, grid = k.shape[1], (triton.cdiv(k.shape[1], TILE), k.shape[0] * k.shape[2])
+        past, warps = k.shape[1], 8 if max(tile(q.shape[-1]), tile(v.shape[-1])) > 128 else 4
+        grid = (triton.cdiv(k.shape[1], TILE), k.shape[0] * k.shape[2])
         d_q = torch.empty(grid[0], *q.shape, dtype=torch.float32, device=q.device)
         d_k = torch.empty(k.shape, dtype=k.dtype, device=k.device)
         d_v = torch.empty(v.shape, dtype=v.dtype, device=v.device)
         _gradients_kernel[grid](
             q, k, v, lengths, lse, out, gradients[0].contiguous(), d_q, d_k, d_v, ctx.scale, past,
-            *k.stride()[:3], *v.stride()[:3], **ctx.settings, num_warps=8 if max(tile(q.shape[-1]), tile(v.shape[-1])) > 128 else 4, num_stages=1,
+            *k.stride()[:3], *v.stride()[:3], **ctx.settings, num_warps=warps, num_stages=1,
         )  # fmt: skip
         return d_q.sum(0).to(q.dtype), d_k, d_v, None, None
 
 
-def lean_decode_triton(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, scale: float) -> Tensor:
+def lean_decode_triton(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, scale: float, **_: int) -> Tensor:
     """Attend once to the first `lengths` tokens of every row, none of which is looked at on the host.
 
     Keys and values may lie in memory as they like, up to the last axis. A length beyond the past counts as the past.
     """
     out: Tensor = _LeanDecode.apply(q.contiguous(), rows(k), rows(v), lengths, scale)  # type: ignore[no-untyped-call]
     return out
-
-

@@ -300,7 +300,8 @@ def writes_kernel(
 ):  # fmt: skip
     """The gradients of what one chunk writes, x, where queries y read with these weights.
 
-    Called for keys, which leaves c and <S, dS> of a chunk in `taken`, and then for values, which ends with f's gradient.
+    Called for keys, which leaves c and <S, dS> of a chunk in `taken`, and then for values, which ends with the
+    gradient of f.
     """
     n, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
     row, head, chunks = unit // heads, unit % heads, tl.cdiv(time, BC)

@@ -1,7 +1,7 @@
-"""The kernels of `contexture.ops.routed_linear_attention`: linear attention over several memories, each token in a few.
+"""The kernels of `contexture.ops.routed_linear_attention`: linear attention over several memories.
 
-Torch sorts (token, route) pairs by partition, and makes a table of which pair stands in which slot, partitions beginning
-at a chunk's edge. A program takes one partition of one head through its chunks with the memory in registers, reading
+Torch sorts (token, route) pairs by partition and makes a table of which pair stands in which slot, every partition
+beginning at a chunk's edge. A program takes one partition of one head through its chunks with the memory in registers, reading
 rows of q, k and v where they lie: tokens are never moved. Outputs go to their (token, route) and are summed over
 routes. Backward goes through the chunks once forwards (the memory again, for queries) and once backwards (what is asked
 of the memory, for keys and values).
@@ -143,9 +143,7 @@ def _keys_kernel(
     if PACKED:
         last = first * 0
         if end >= first:
-            _, _, _, _, _, last = _pairs(
-                items_ptr, shares_ptr, ids_ptr, row, end, slots, time, num_routes, C, PACKED
-            )
+            _, _, _, _, _, last = _pairs(items_ptr, shares_ptr, ids_ptr, row, end, slots, time, num_routes, C, PACKED)
         d_state = tl.where(tl.load(ids_ptr + row * time + time - 1) == last, d_state, 0.0)
     for back in range(end + 1 - first):
         n = end - back
@@ -154,7 +152,7 @@ def _keys_kernel(
         )
         before = last * 0
         if PACKED:
-            if n > first:
+            if n > first:  # noqa: SIM102 (one branch is on a constant)
                 _, _, _, _, _, before = _pairs(
                     items_ptr, shares_ptr, ids_ptr, row, n - 1, slots, time, num_routes, C, PACKED
                 )
@@ -218,9 +216,7 @@ class _Routed(torch.autograd.Function):
         tables = shares, items, firsts, ends, items if ids is None else ids
         parts = torch.empty(batch, time, num_routes, heads, out_dim, dtype=v.dtype, device=v.device)
         last = torch.empty(initial.shape, dtype=torch.float32, device=v.device)
-        _forward_kernel[grid](
-            q, k, v, *tables, initial, parts, last, *launch, **settings, num_warps=8, num_stages=2
-        )
+        _forward_kernel[grid](q, k, v, *tables, initial, parts, last, *launch, **settings, num_warps=8, num_stages=2)
         ctx.save_for_backward(q, k, v, *tables, initial)
         ctx.launch = grid, launch, settings
         return parts.squeeze(2) if num_routes == 1 else parts.sum(2), last
@@ -231,7 +227,7 @@ class _Routed(torch.autograd.Function):
         q, k, v, *tables, initial = ctx.saved_tensors
         grid, launch, settings = ctx.launch
         d_out, d_last = gradients[0].contiguous(), gradients[1].contiguous()
-        (batch, time, heads, dim), shares = q.shape, tables[0]
+        (heads, dim), shares = q.shape[2:], tables[0]
         lead, pairs = (grid[0], *shares.shape, heads), shares.numel()
         empty: dict[str, Any] = {"dtype": torch.float32, "device": q.device}
         d_q, d_k = (torch.empty(*lead, dim, **empty) for _ in range(2))

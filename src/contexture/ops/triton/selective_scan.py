@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from contexture.ops.segments import runs
 from contexture.ops.triton.device import num_programs
 from contexture.ops.triton.launch import rows
+from contexture.ops.triton.steps import scan_step, single
 
 STEPS = 8
 """Steps between two states that are kept."""
@@ -195,8 +196,8 @@ def _backward_kernel(
             if PACKED:
                 decay = tl.where(tl.load(starts_ptr + t, mask=there, other=0) != 0, 0.0, decay)
             state = decay * state + (dt * x)[:, None] * b[None, :]
-            passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)
-            rates, writes = rates + (dt,), writes + (b,)
+            passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)  # noqa: RUF005
+            rates, writes = rates + (dt,), writes + (b,)  # noqa: RUF005
         for u in tl.static_range(STEPS - 1, -1, -1):
             t = block * STEPS + u
             there = t < time
@@ -290,6 +291,8 @@ def selective_scan_triton(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, state: Tensor, segments: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """States in registers, kept every 8 steps."""
+    if single(x, dt, A, B, C, state, segments=segments):
+        return scan_step(x, dt, A, B, C, state=state)
     starts = None if segments is None else F.pad(runs(segments).diff(dim=1) != 0, (1, 0)).to(torch.int8)
     tensors = rows(x), rows(dt), A.contiguous(), rows(B), rows(C), state.float().contiguous(), starts
     out: tuple[Tensor, Tensor] = _Scan.apply(*tensors)  # type: ignore[no-untyped-call]

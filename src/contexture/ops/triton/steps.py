@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from contexture.ops.chunks import no_memory
 from contexture.ops.triton.launch import rows, tile
 
 COLUMNS = 32
@@ -85,11 +86,18 @@ def _lead(x: Tensor) -> tuple[int, int]:
     return x.stride(0), x.stride(2)
 
 
+def single(*tensors: Tensor | None, segments: Tensor | None) -> bool:
+    """Whether one step is all there is to do: one token, of which no gradient is asked."""
+    given = [x for x in tensors if x is not None]
+    asked = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    return given[0].shape[1] == 1 and segments is None and not asked
+
+
 def memory_step(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    state: Tensor,
+    state: Tensor | None,
     *,
     log_decay: Tensor | None = None,
     beta: Tensor | None = None,
@@ -100,7 +108,8 @@ def memory_step(
     Has no gradient: training takes the chunked kernels, also for one token.
     """
     (batch, _, heads, dim), out_dim = q.shape, v.shape[-1]
-    q, k, v, state = rows(q), rows(k), rows(v), state.contiguous()
+    q, k, v = rows(q), rows(k), rows(v)
+    state = no_memory(k, v) if state is None else state.contiguous()
     new = state if in_place else torch.empty(state.shape, dtype=state.dtype, device=state.device)
     out = torch.empty(batch, 1, heads, out_dim, dtype=v.dtype, device=v.device)
     kind = NONE if log_decay is None else (CHANNEL if log_decay.dim() == 4 else HEAD)
