@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on 
 
 def test_every_kernel_is_found():
     assert sorted(KERNELS) == [
+        "cached-memories",
         "decayed-linear-attention",
         "delta-rule",
         "gated-delta-rule",
@@ -20,8 +21,10 @@ def test_every_kernel_is_found():
         "landmark-attention",
         "linear-attention",
         "native-hybrid-attention",
+        "omega",
         "routed-linear-attention",
         "selective-scan",
+        "titans",
     ]
 
 
