@@ -1,8 +1,8 @@
 """The kernels of `contexture.ops.cached_memories`: memories are to queries what values are to attention.
 
 A tile of 64 queries of one head goes through all memories, a block of hidden units at a time, and skips those that none
-of its queries reads: earlier segments only, or the few that were selected. Neither hidden units nor what single memories
-answer is ever in memory. Backward makes them anew, once for a tile's queries and weights, and once for a block of each
+of its queries reads: earlier segments only, or the few that were selected. Hidden units and single memories' answers
+are never in memory. Backward makes them anew, once for a tile's queries and weights, and once for a block of each
 memory, which sums over the tiles that read it. A matrix is a network whose hidden units are the queries themselves.
 
 Bound by FLOPs: 2 * dim * out (a matrix) or 8 * dim * dim (a network of 2 * dim units) a query, head and memory read

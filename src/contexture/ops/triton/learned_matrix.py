@@ -13,8 +13,8 @@ all chunks in registers: columns do not meet. Forward leaves M and S before ever
 goes through the chunks once, from the last, and sums over blocks of columns what queries, keys and weights are asked.
 
 Bound by bytes where a gradient is asked: M and S before every chunk, 2 * dim * out * 2 B in bf16, against 8 * dim B of
-rows a token (chunks of 16, 128 by 128: 64 KB of memories beside 16 KB of rows, so 0.36 ms of rows and 2.9 ms of memories
-for batch 8, 16 heads, length 8,192 at 3.0 TB/s each way; chunks of 64 need a quarter of the latter). Without a gradient
+rows a token (chunks of 16, 128 by 128: 64 KB of memories beside 16 KB of rows, so 0.36 ms of rows and 1.4 ms of
+memories for batch 8, 16 heads, length 8,192 at 3.0 TB/s each way; chunks of 64 need a quarter of the latter). Without a gradient
 the rows alone remain. Chunks shorter than 16 fill a tile of 16 with nothing.
 """
 

@@ -111,8 +111,8 @@ class _Hybrid(torch.autograd.Function):
             )  # fmt: skip
             kernels.writes_kernel[(chunks, units)](
                 x, y, by, read, f, ids, held, last, d_held, d_x, taken, d_f,
-                strides_of(x), strides_of(y), strides_of(f), time, heads, columns, first, WIDTH=width, BX=tile(width), WIDE=wide, LAST=first > 0, **common,
-                num_warps=8, num_stages=1,
+                strides_of(x), strides_of(y), strides_of(f), time, heads, columns, first, WIDTH=width,
+                BX=tile(width), WIDE=wide, LAST=first > 0, **common, num_warps=8, num_stages=1,
             )  # fmt: skip
         if not count:
             d_q, d_k, d_v = (torch.zeros_like(x) for x in (q, k, v))

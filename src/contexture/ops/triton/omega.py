@@ -29,7 +29,8 @@ def omega_triton(
     segments: Tensor | None,
 ) -> tuple[Tensor, Learned]:
     """Descent by a matrix that starts from zero, without momentum."""
-    assert log_eta is None and step == "descent"
+    assert log_eta is None
+    assert step == "descent"
     time, device = q.shape[1], q.device
     fresh = tuple(part.float() for part in fresh)
     state = _begin(q, v, log_eta, fresh, window, initial_state)

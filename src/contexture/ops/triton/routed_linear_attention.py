@@ -1,10 +1,10 @@
 """The kernels of `contexture.ops.routed_linear_attention`: linear attention over several memories.
 
 Torch sorts (token, route) pairs by partition and makes a table of which pair stands in which slot, every partition
-beginning at a chunk's edge. A program takes one partition of one head through its chunks with the memory in registers, reading
-rows of q, k and v where they lie: tokens are never moved. Outputs go to their (token, route) and are summed over
-routes. Backward goes through the chunks once forwards (the memory again, for queries) and once backwards (what is asked
-of the memory, for keys and values).
+beginning at a chunk's edge. A program takes one partition of one head through its chunks with the memory in registers,
+reading rows of q, k and v where they lie: tokens are never moved. Outputs go to their (token, route) and are summed over
+routes. Backward goes through the chunks once forwards (the memory again, for queries) and once backwards (what is
+asked of the memory, for keys and values).
 
 Bound by bytes: num_routes * 4 * dim * 2 B a token and head (batch 8, 16 heads of 128, length 8,192, one route: 1.074 GB
 = 358 us at 3.0 TB/s, as linear attention; memories of 32 partitions 268 MB each way besides), 8 * dim * dim + 4 * 64 *
@@ -151,8 +151,8 @@ def _keys_kernel(
             items_ptr, shares_ptr, ids_ptr, row, n, slots, time, num_routes, C, PACKED
         )
         before = last * 0
-        if PACKED:
-            if n > first:  # noqa: SIM102 (one branch is on a constant)
+        if PACKED:  # noqa: SIM102 (one is a constant)
+            if n > first:
                 _, _, _, _, _, before = _pairs(
                     items_ptr, shares_ptr, ids_ptr, row, n - 1, slots, time, num_routes, C, PACKED
                 )
