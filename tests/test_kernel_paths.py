@@ -17,6 +17,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux
 DEVICE = "cpu" if kernels.interpreted() else "cuda"
 USERS = {
     "decayed-linear-attention": ("retention", "mamba-2"),
+    "delta-rule": ("delta-rule",),
+    "gated-delta-rule": ("gated-delta-rule",),
+    "gated-linear-attention": ("gated-linear-attention",),
     "linear-attention": ("linear-attention", "linear-attention-identity"),
 }
 """Mixers that call an op which has a kernel."""

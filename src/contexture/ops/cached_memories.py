@@ -1,4 +1,4 @@
-"""Reading many memories at once, each with a weight of its own (Memory Caching; Behrouz et al., 2026, arXiv:2602.24281).
+"""Reading many memories at once, each with a weight of its own (Behrouz et al., 2026, arXiv:2602.24281).
 
     o_t = sum_i w_ti M_i(q_t),    M_i(x) = C_i' x    or    M_i(x) = x + W_i2' s(W_i1' x)
 

@@ -70,7 +70,7 @@ def _invert(
         log_decay += b * g_b + h * g_h
     if HAS_IDS:
         ids += b * time
-    within, reads, writes, keeps, present, continues = factors(
+    within, _reads, _writes, _keeps, present, _continues = factors(
         log_decay, ids, start, time, g_t, SIZE, False, HAS_DECAY, HAS_IDS
     )
     in_inner = present[:, None] & (inner < K)[None, :]
@@ -167,7 +167,7 @@ def _forward(
     for n in range(chunks):
         start = n * SIZE
         start = start.to(tl.int64)
-        within, reads, writes, keeps, present, continues = factors(
+        within, reads, writes, keeps, present, _continues = factors(
             log_decay, ids, start, time, g_t, SIZE, False, HAS_DECAY, HAS_IDS
         )
         valid = start + row < time
@@ -254,7 +254,7 @@ def _backward(
         n = chunks - 1 - step
         start = n * SIZE
         start = start.to(tl.int64)
-        within, reads, writes, keeps, present, continues = factors(
+        within, reads, writes, keeps, present, _continues = factors(
             log_decay, ids, start, time, g_t, SIZE, False, HAS_DECAY, HAS_IDS
         )
         valid = start + row < time
@@ -338,7 +338,7 @@ def _gradients(
         log_decay += b * g_b + h * g_h
     if HAS_IDS:
         ids += b * time
-    within, reads, writes, keeps, present, continues = factors(
+    within, reads, writes, keeps, present, _continues = factors(
         log_decay, ids, start, time, g_t, SIZE, False, HAS_DECAY, HAS_IDS
     )
     valid, has_inner = start + row < time, inner < K

@@ -4,9 +4,9 @@ With G the log-decays summed from a chunk's start and P_ij = sum_d q_id k_jd exp
 
     O = (exp(G) * Q) S + P V,    S <- diag(exp G_last) S + (exp(G_last - G) * K)' V
 
-P is put together as in `contexture.ops.decays`, by a tree of halves: of the two halves of a block of 2, 4, ... rows, the
-right one reads the left one, and with G_mid at the end of the left one both exp(G_i - G_mid) and exp(G_mid - G_j) are
-at most one. Each level of the tree is one product of the whole chunk, masked. Gradients go down the same tree.
+P is put together as in `contexture.ops.decays`, by a tree of halves: of the two halves of a block of 2, 4, ... rows
+the right one reads the left one. With G_mid at the end of the left one, exp(G_i - G_mid) and exp(G_mid - G_j) are at
+most one. Each level of the tree is one product of the whole chunk, masked. Gradients go down the same tree.
 
 The gradient of a step's log-decay is the sum of q dq - k dk from it to the chunk's end, and of S dS there.
 
@@ -67,7 +67,9 @@ def _pairs(
     summed += ((b * time + start) * heads + h) * K
     if HAS_IDS:
         ids += b * time
-    within, reads, writes, keeps, present, continues = factors(None, ids, start, time, 0, SIZE, False, False, HAS_IDS)
+    within, _reads, _writes, _keeps, present, _continues = factors(
+        None, ids, start, time, 0, SIZE, False, False, HAS_IDS
+    )
     valid = start + row < time
     found = tl.zeros((SIZE, SIZE), dtype=tl.float32)
     for first in range(0, K, BK):
@@ -146,7 +148,7 @@ def _forward(
     for n in range(chunks):
         start = n * SIZE
         start = start.to(tl.int64)
-        within, reads, writes, keeps, present, continues = factors(
+        _within, reads, writes, keeps, present, _continues = factors(
             None, ids, start, time, 0, SIZE, False, False, HAS_IDS
         )
         valid = start + row < time
@@ -220,7 +222,7 @@ def _backward(
     for step in range(chunks):
         n = chunks - 1 - step
         start = (n * SIZE).to(tl.int64)
-        within, reads, writes, keeps, present, continues = factors(
+        _within, reads, writes, keeps, present, _continues = factors(
             None, ids, start, time, 0, SIZE, False, False, HAS_IDS
         )
         valid = start + row < time
@@ -292,7 +294,7 @@ def _gradients(
     base = ((b * time + start) * heads + h) * K
     if HAS_IDS:
         ids += b * time
-    within, reads, writes, keeps, present, continues = factors(None, ids, start, time, 0, SIZE, False, False, HAS_IDS)
+    within, reads, writes, keeps, present, _continues = factors(None, ids, start, time, 0, SIZE, False, False, HAS_IDS)
     valid, has_inner = start + row < time, inner < K
     in_inner, stored = present[:, None] & has_inner[None, :], valid[:, None] & has_inner[None, :]
     at_inner = row[:, None] * heads * K + inner[None, :]

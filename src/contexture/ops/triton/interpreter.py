@@ -1,16 +1,19 @@
 """Triton's interpreter, mended where it differs from a GPU: how it counts loops, and all that it does with bf16.
 
 Releases 3.6 and 3.7 hold bf16 as 16-bit integers: they multiply these integers in products, and cut fp32 off where a
-GPU rounds to the nearest. With numpy 2.4 they can't make a number of a loop's bound that is an argument.
+GPU rounds to the nearest. With numpy 2.4 they can't count a loop whose bound is an argument. And they exchange the
+functions of Triton's language for their own anew in every function that a kernel calls, a third of all time.
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
+_exchanged: list[Any] = []
 Builder, Handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
 
 
@@ -34,6 +37,26 @@ def from_bf16(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+class _Kept:
+    """What a function called by a kernel puts back: nothing."""
+
+    def restore(self) -> None:
+        """Leave all as it is."""
+
+
+class _Exchange:
+    """The exchange that a kernel makes, and undoes at its end."""
+
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+        _exchanged.append(scope)
+
+    def restore(self) -> None:
+        """Put Triton's own functions back."""
+        _exchanged.remove(self.scope)
+        self.scope.restore()
+
+
 def mend() -> None:
     """Change the interpreter of this process; once is enough."""
     patch, cast, convert, product = (
@@ -47,6 +70,12 @@ def mend() -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
+    exchange = interpreter._patch_lang
+    visible = FunctionType((lambda: None).__code__, {"tl": tl, "core": tl.core})
+
+    def exchanged(function: Any) -> Any:
+        return _Kept() if _exchanged else _Exchange(exchange(visible))
+
     def rounded(source: Any, target: Any, otherwise: Callable[[], Any]) -> Any:
         kinds = source.dtype.scalar, target.scalar
         if kinds == (tl.float32, tl.bfloat16):
@@ -59,19 +88,7 @@ def mend() -> None:
         a, b = (Handle(from_bf16(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
         return product(self, a, b, d, *rest)
 
-    seen: set[tuple[int, ...]] = set()
-
-    def called(self: Any, *args: Any, **keywords: Any) -> Any:
-        modules = tuple(sorted(id(one) for one in self.fn.__globals__.values() if one is tl or one is tl.core))
-        if modules not in seen:
-            seen.add(modules)
-            interpreter._patch_lang(self.fn)
-        return self.rewrite()(*args, **keywords)
-
-    # A kernel's own call patches the language anew; calls of functions inside it need not, and would take longer for it
-    # than for all that they do.
-    interpreter.InterpretedFunction.__call__ = called
-    interpreter._patch_lang_tensor = counted
+    interpreter._patch_lang, interpreter._patch_lang_tensor = exchanged, counted
     Builder.cast_impl = lambda self, x, target: rounded(x, target, lambda: cast(self, x, target))
     Builder.create_fp_to_fp = lambda self, x, target, mode: rounded(x, target, lambda: convert(self, x, target, mode))
     Builder.create_dot = dot
