@@ -13,11 +13,18 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on 
 
 def test_every_kernel_is_found():
     assert sorted(KERNELS) == [
+        "cached-memories",
         "decayed-linear-attention",
         "delta-rule",
         "gated-delta-rule",
         "gated-linear-attention",
+        "landmark-attention",
         "linear-attention",
+        "native-hybrid-attention",
+        "omega",
+        "routed-linear-attention",
+        "selective-scan",
+        "titans",
     ]
 
 

@@ -16,6 +16,7 @@ def test_every_op_is_found():
     assert sorted(OPS) == [
         "atlas",
         "biased-average",
+        "cached-memories",
         "decayed-linear-attention",
         "deep-memory",
         "delta-rule",

@@ -34,6 +34,7 @@ from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import Heads
 from contexture.ops.anchors import Windows, even_windows, no_offset, windows
+from contexture.ops.cached_memories import cached_memories
 from contexture.ops.chunks import silence, wide
 from contexture.ops.memories import Factors, Matrix, Memory, Network, Parts
 from contexture.ops.segments import padding, runs
@@ -176,18 +177,15 @@ class _MemoryCaching(nn.Module):
             one = factors[part]
             return rows @ fresh[part].unsqueeze(1) + (rows @ one.inputs.mT).tril() @ one.errors
 
-        def cached(part: int, rows: Tensor) -> Tensor:
-            return rows @ parts[part].unsqueeze(1)
+        def cached(rows: Tensor, *memories: Tensor) -> Tensor:
+            flat = rows.transpose(2, 3).flatten(1, 2)
+            read = cached_memories(flat, weights.cached.flatten(1, 2), *memories)
+            return torch.unflatten(read, 1, (rows.shape[1], -1)).transpose(2, 3)
 
         mine = weights.own.unsqueeze(2)
-        others = weights.cached.permute(0, 1, 3, 2)[:, :, :, None, :, None]
         if self.averages:
-
-            def averaged(part: int, rows: Tensor) -> Tensor:
-                return mine * own(part, rows) + (others * cached(part, rows.unsqueeze(2))).sum(2)
-
-            return self.memory.read(averaged, q)
-        return mine * self.memory.read(own, q) + (others * self.memory.read(cached, q.unsqueeze(2))).sum(2)
+            return self.memory.read(lambda part, rows: mine * own(part, rows) + cached(rows, parts[part]), q)
+        return mine * self.memory.read(own, q) + cached(q, *parts)
 
 
 def _joined(before: Tensor, after: Tensor) -> Tensor:

@@ -44,6 +44,12 @@ class Weights(NamedTuple):
 
 def weights_of(cut: Windows, theta: Tensor, gamma: Tensor, log_keep: Tensor, log_eta: Tensor | None) -> list[Weights]:
     """The weights of every chunk; gamma: [batch, past + time, heads], the others [batch, time, heads]."""
+    every = stacked_weights(cut, theta, gamma, log_keep, log_eta)
+    return [Weights(*one) for one in zip(*(x.unbind(2) for x in every), strict=True)]
+
+
+def stacked_weights(cut: Windows, theta: Tensor, gamma: Tensor, log_keep: Tensor, log_eta: Tensor | None) -> Weights:
+    """The same in one piece, chunks on the third axis."""
     own = cut.real[..., cut.past :]
     last = own & ~F.pad(own[..., 1:], (0, 1)) & cut.complete.unsqueeze(-1)
 
@@ -59,8 +65,7 @@ def weights_of(cut: Windows, theta: Tensor, gamma: Tensor, log_keep: Tensor, log
         log_eta = rows(log_eta)
         pushes, carried = between(log_eta) @ pushes, since(log_eta).unsqueeze(-1)
     ends = last[:, None, :, :, None].to(theta.dtype)
-    every = (keeps @ pushes, pushes, since(log_keep).unsqueeze(-1), keeps @ carried, carried, keeps, ends)
-    return [Weights(*one) for one in zip(*(x.unbind(2) for x in every), strict=True)]
+    return Weights(keeps @ pushes, pushes, since(log_keep).unsqueeze(-1), keeps @ carried, carried, keeps, ends)
 
 
 def _descent(old: Tensor, momentum: Tensor | None, factors: Factors, weights: Weights) -> tuple[Product, Tensor]:

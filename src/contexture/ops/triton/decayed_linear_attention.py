@@ -5,11 +5,14 @@ from torch import Tensor
 
 from contexture.ops.triton.launch import ids
 from contexture.ops.triton.scan import Scan
+from contexture.ops.triton.steps import memory_step, single
 
 
 def decayed_linear_attention_triton(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The scan with one log-decay per head and step."""
+    if single(q, k, v, g, initial_state, segments=segments):
+        return memory_step(q, k, v, initial_state, log_decay=g)
     out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))  # type: ignore[no-untyped-call]
     return out, state

@@ -23,6 +23,7 @@ from torch import Tensor
 from contexture.ops.triton.factors import factors
 from contexture.ops.triton.launch import chunk, dot, ids, rows, tile
 from contexture.ops.triton.scan import memory
+from contexture.ops.triton.steps import memory_step, single
 
 SMALLEST = -30.0
 """A smaller log-decay counts as this: e^-30 of a memory is below what fp32 holds beside what is new."""
@@ -517,6 +518,8 @@ def gated_linear_attention_triton(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """One log-decay per channel of the keys."""
+    if single(q, k, v, g, initial_state, segments=segments):
+        return memory_step(q, k, v, initial_state, log_decay=g)
     rows = q, k, v, g.to(torch.float32)
     out, state = GatedChunks.apply(*rows, initial_state, ids(segments))  # type: ignore[no-untyped-call]
     return out, state

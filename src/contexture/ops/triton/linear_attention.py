@@ -4,11 +4,14 @@ from torch import Tensor
 
 from contexture.ops.triton.launch import ids
 from contexture.ops.triton.scan import Scan
+from contexture.ops.triton.steps import memory_step, single
 
 
 def linear_attention_triton(
     q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The scan without a decay."""
+    if single(q, k, v, initial_state, segments=segments):
+        return memory_step(q, k, v, initial_state)
     out, state = Scan.apply(q, k, v, None, initial_state, ids(segments))  # type: ignore[no-untyped-call]
     return out, state
