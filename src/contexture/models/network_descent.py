@@ -8,8 +8,8 @@ Every token holds an example, the whole network, and slots for what passes throu
     backward   d_{k-1} = g_{k-1} (V_k' d_k),  g = 1[p > 0]        a layer for each of the N - 1 hidden ones
     update     V_k <- V_k - (rate/n) sum_i d_k p_{k-1}'           a layer, with softmax two
 
-With ReLU attention, weights relu(<q, k>), a head's score is the inner product of two slots, so that a unit is a head: 2N
-layers a step, exact but for units less than `ramp` above zero, which count as shut. With softmax attention a token
+With ReLU attention, weights relu(<q, k>), a head's score is the inner product of two slots, so that a unit is a head:
+2N layers a step, exact but for units less than `ramp` above zero, which count as shut. With softmax attention a token
 weighs itself against an empty one, sigmoid(e z) = 1/2 + e z / 4 + O(e^3 z^3): 2N + 1 layers a step, at any tolerance.
 After Wu et al. 2024, arXiv:2411.16549, who need at most 2N + 4 layers a step; the construction here is another one.
 Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, features]; weights V_k [out, in].
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from contexture.models.primitives import SHARP, Attention, FeedForward, Layer, Slots, add, together
+from contexture.models.primitives import SHARP, Attention, FeedForward, Layer, Slots, add
 
 FAR = 1e4
 """What is taken from a score that must not count; larger than any score."""

@@ -1,9 +1,9 @@
 r"""Transformers are deep optimizers: in-context learning that trains a deep network (Wu et al. 2024).
 
 Prompts of sixteen examples of a teacher network with N layers, and eight queries. The transformer's tokens hold a
-student of the same shape, and 2N of its layers (with softmax attention 2N + 1) take one step of gradient descent on the
-student; `contexture.models.network_descent` has the construction, which is not the paper's but no deeper than its 2N + 4
-layers a step. It is held against gradient descent with derivatives taken automatically.
+student of the same shape, and 2N of its layers (with softmax attention 2N + 1) take one step of gradient descent on it;
+`contexture.models.network_descent` has the construction, which is not the paper's but no deeper than its 2N + 4 layers
+a step. It is held against gradient descent with derivatives taken automatically.
 Shapes: x [episodes, examples, features], y [episodes, examples], queries [episodes, queries, features].
 """
 
@@ -31,7 +31,7 @@ PAPER = Paper(
 
 FEATURES, HIDDEN, EXAMPLES, QUERIES = 4, 6, 16, 8
 RATES = {3: 0.1, 4: 0.05, 6: 0.02}
-"""By the student's depth: about half the largest rate at which no prompt's loss grew, for both learners, on other seeds."""
+"""By the student's depth; at twice these rates or more, training the last layer alone diverged on other seeds."""
 START = 0.3
 """The student's last layer begins at this share of the usual size, so that it begins near the zero predictor."""
 RAMPS = (0.3, 0.1, 0.03, 0.01)
@@ -155,7 +155,7 @@ def apart(run: Run, learner: Learner, name: str) -> Samples:
     num_steps = steps(run)
 
     def one(seed: int) -> OneSeed:
-        gaps, error, zero = train(learner, problem(run, seed, 3), RATES[3], num_steps=num_steps)
+        gaps, _, error, zero = train(learner, problem(run, seed, 3), RATES[3], num_steps=num_steps)
         curves = {name: (range(num_steps + 1), gaps.mean(1))}
         return OneSeed(values=gaps.amax(0), errors=error, zero_errors=zero, curves=curves)
 
@@ -202,7 +202,7 @@ def slopes(along: tuple[float, ...], values: Tensor) -> Tensor:
 
 
 def order(run: Run, along: tuple[float, ...], learner: Callable[[float], Learner], name: str) -> Samples:
-    """The slope of the logarithm of the difference after five steps over that of the tolerance, for groups of prompts."""
+    """The slope of the difference after five steps over the tolerance, in logarithms, for groups of prompts."""
     num_steps = 5
 
     def one(seed: int) -> OneSeed:
