@@ -114,12 +114,17 @@ WIDTHS = tuple(POSITIONS * TERMS * intervals + POSITIONS for intervals in INTERV
 BY_WIDTH = Axes(x="width of the feed-forward network", y="largest error, relative", log_x=True, log_y=True, rule=True)
 
 
+def line(name: str, x: tuple[int, ...], y: Tensor) -> dict[str, tuple[tuple[int, ...], Tensor]]:
+    """A line of the figure, unless it would lie under another."""
+    return {name: (x, y)} if name else {}
+
+
 def largest_error(run: Run, approximation: Approximation, name: str) -> Samples:
-    """At the widest layer, over all sequences and positions."""
+    """At the widest layer, over all sequences and positions; a learner without a name has no line in the figure."""
 
     def one(seed: int) -> OneSeed:
         errors, squared, zero = found(run, seed, approximation)
-        return OneSeed(values=errors[-1], errors=squared, zero_errors=zero, curves={name: (WIDTHS, errors.mean(1))})
+        return OneSeed(values=errors[-1], errors=squared, zero_errors=zero, curves=line(name, WIDTHS, errors.mean(1)))
 
     return over_seeds(run, one)
 
@@ -139,7 +144,7 @@ def approximation(run: Run) -> Samples:
 @approximation.reference("the cosines interpolated between the same knots, without a transformer")
 def approximation_interpolated(run: Run) -> Samples:
     """What the layer computes, written down directly."""
-    return largest_error(run, cosines, "interpolated cosines")
+    return largest_error(run, cosines, "")
 
 
 @approximation.control(ALONE)
@@ -156,7 +161,7 @@ def pace(run: Run, approximation: Approximation, name: str) -> Samples:
     def one(seed: int) -> OneSeed:
         errors, squared, zero = found(run, seed, approximation)
         slopes = (at[:, None] * errors[1:].log()).sum(0) / at.square().sum()
-        return OneSeed(values=slopes, errors=squared, zero_errors=zero, curves={name: (WIDTHS, errors.mean(1))})
+        return OneSeed(values=slopes, errors=squared, zero_errors=zero, curves=line(name, WIDTHS, errors.mean(1)))
 
     return over_seeds(run, one)
 
@@ -176,7 +181,7 @@ def precision(run: Run) -> Samples:
 @precision.reference("the cosines interpolated between the same knots, without a transformer")
 def precision_interpolated(run: Run) -> Samples:
     """The same slope."""
-    return pace(run, cosines, "interpolated cosines")
+    return pace(run, cosines, "")
 
 
 @precision.control("without its ReLU the layer is as far away at any width")
@@ -208,7 +213,9 @@ def sorting(run: Run, *, copies: bool = True, exact: bool = False, name: str) ->
             )
             errors.append((said - wanted).square().mean(1))
         share = torch.stack([error.mean() / zero.mean() for error in errors])
-        return OneSeed(values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves={name: (widths, share)})
+        return OneSeed(
+            values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves=line(name, widths, share)
+        )
 
     return over_seeds(run, one)
 
@@ -235,7 +242,7 @@ def sorts(run: Run) -> Samples:
 @sorts.reference("sorting by comparing the numbers")
 def sorts_exactly(run: Run) -> Samples:
     """Rounding alone."""
-    return sorting(run, exact=True, name="comparing")
+    return sorting(run, exact=True, name="")
 
 
 @sorts.control("the same network without attention does not sort")
