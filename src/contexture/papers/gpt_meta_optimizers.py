@@ -216,7 +216,7 @@ def trained(run: Run, mixer: str) -> list[InContext]:
 
 def beside_vanilla(run: Run, learners: list[Callable[[Pairs], Tensor]], name: str) -> Samples:
     """Squared errors over all numbers of examples, per those of vanilla attention."""
-    episodes = run.setting("episodes", smoke=256, cpu=4096)
+    episodes = run.setting("episodes", smoke=256, cpu=2048)
     vanilla = trained(run, "softmax")
 
     def one(seed: int) -> OneSeed:
