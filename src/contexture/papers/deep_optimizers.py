@@ -202,7 +202,7 @@ def slopes(along: tuple[float, ...], values: Tensor) -> Tensor:
 
 def order(run: Run, along: tuple[float, ...], learner: Callable[[float], Learner], name: str) -> Samples:
     """The slope of the difference after five steps over the tolerance, in logarithms, for groups of prompts."""
-    num_steps = 5
+    num_steps, along = 5, along[: run.setting("tolerances", smoke=3, cpu=4)]
 
     def one(seed: int) -> OneSeed:
         drawn = problem(run, seed, 3)
@@ -322,15 +322,15 @@ def converges_last_layer(run: Run) -> Samples:
 
 def over_depths(run: Run, learner: Callable[[int], Learner], name: str) -> Samples:
     """Relative differences to direct training's predictions after all steps, at the worst of the depths."""
-    num_steps = steps(run)
+    num_steps, layers = steps(run), run.setting("layers", smoke=(3, 4), cpu=tuple(RATES))
 
     def one(seed: int) -> OneSeed:
         found = [
-            train(learner(depth), problem(run, seed, depth), rate, num_steps=num_steps) for depth, rate in RATES.items()
+            train(learner(depth), problem(run, seed, depth), RATES[depth], num_steps=num_steps) for depth in layers
         ]
         gaps = torch.stack([trained.gaps[-1].mean() for trained in found])
         worst = found[int(gaps.argmax())]
-        curves = {name: (tuple(RATES), gaps)} if name else {}
+        curves = {name: (layers, gaps)} if name else {}
         return OneSeed(values=worst.gaps[-1], errors=worst.errors, zero_errors=worst.zero, curves=curves)
 
     return over_seeds(run, one)
