@@ -194,7 +194,7 @@ def meta_gradients_softmax(run: Run) -> Samples:
 
 
 TASK = LinearRegression(num_features=3, num_points=9, noise=0.25)
-NUM_STEPS = 1500
+NUM_STEPS = 600
 
 
 def trained(run: Run, mixer: str) -> list[InContext]:

@@ -197,7 +197,7 @@ def trained(run: Run, *, noise: float = LOW, depth: int = DEPTH) -> list[PairsMo
         task=shape.card.name,
         settings=settings,
         num_features=shape.num_features,
-        num_steps=1500,
+        num_steps=600,
     )
 
 
