@@ -175,7 +175,7 @@ def left_over(run: Run, *, flat: bool = False, times: int = 1, name: str) -> Sam
 
 
 @claim(
-    "Half as many tasks as the layer has weights, with one prompt each, are enough to pretrain it.",
+    "Half as many tasks as the layer has weights are enough to pretrain it, with one prompt each.",
     threshold=0.3,
     direction="below",
     why="seven tenths of what pretraining can gain; where no direction of the inputs is small, hardly any is gained",
