@@ -4,8 +4,8 @@ r"""Layers of self-attention alone over pairs, without norms, feed-forward or po
     e <- e + sum_h P_h sum_{j<=n} weigh_j(<W_Q,h e, W_K,h e_j>) W_V,h e_j          a layer
     prediction = -(the query's last entry after all layers)
 
-weigh is s/n for linear attention, exp(s) / sum exp(s) for softmax, s for linear attention that sums. Queries are read by
-nobody, so many can stand in one prompt. Von Oswald et al. 2022, arXiv:2212.07677 (the sign of the read-out is theirs).
+weigh is s/n for linear attention, s where it only sums, exp(s) / sum exp(s) for softmax. Queries are read by nobody, so
+many can stand in one prompt. Von Oswald et al. 2022, arXiv:2212.07677 (the sign of the read-out is theirs).
 Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, features]; tokens [batch, items, width].
 """
 
