@@ -9,6 +9,12 @@ W_V, x is shrunk along the directions that the examples already cover,
 
 the curvature correction GD++ of von Oswald et al. 2022, arXiv:2212.07677. W_Q = (A 0; 0 0) preconditions by A
 (Ahn et al. 2023; Mahankali et al. 2023; Zhang et al. 2023).
+
+Two heads of softmax attention with scores +-c <x_j, x> and values +-m y_j add, for small c, a step on centred examples,
+
+    2 c m (1/n) sum_j y_j <x_j - mean of x, x>,
+
+the debiased gradient descent of He et al. 2025, arXiv:2503.12734.
 """
 
 import torch
@@ -62,3 +68,21 @@ def set_step(
     ):
         with torch.no_grad():
             leaf.weight.copy_(matrix)
+
+
+def debiased_step(num_features: int, *, rate: float, sharpness: float = 0.02) -> SelfAttentionModel:
+    """Two heads of softmax attention in fp64 that are nearly one step of the given rate on centred examples."""
+    config = SelfAttentionConfig(num_features=num_features, num_heads=2, weights="softmax")
+    model = SelfAttentionModel(config, generator=torch.Generator().manual_seed(0)).double()
+    layer = model.layers[0]
+    assert isinstance(layer, SelfAttention)
+    features = torch.eye(num_features + 1, dtype=torch.float64)
+    features[-1, -1] = 0
+    target = torch.eye(num_features + 1, dtype=torch.float64) - features
+    half = rate / (2 * sharpness)
+    with torch.no_grad():
+        layer.query.weight.copy_(torch.cat((sharpness * features, -sharpness * features)))
+        layer.key.weight.copy_(torch.cat((features, features)))
+        layer.value.weight.copy_(torch.cat((target, target)))
+        layer.output.weight.copy_(torch.cat((-half * target, half * target), 1))
+    return model.eval().requires_grad_(False)

@@ -4,8 +4,8 @@ r"""Layers of self-attention alone over pairs, without norms, feed-forward or po
     e <- e + sum_h P_h sum_{j<=n} weigh_j(<W_Q,h e, W_K,h e_j>) W_V,h e_j          a layer
     prediction = -(the query's last entry after all layers)
 
-weigh is s/n for linear attention, exp(s) / sum exp(s) for softmax, and further kernels below. Queries are read by
-nobody, so many can stand in one prompt. Von Oswald et al. 2022, arXiv:2212.07677 (the sign of the read-out is theirs).
+weigh is s/n for linear attention, s where it only sums, exp(s) / sum exp(s) for softmax. Queries are read by nobody, so
+many can stand in one prompt. Von Oswald et al. 2022, arXiv:2212.07677 (the sign of the read-out is theirs).
 Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, features]; tokens [batch, items, width].
 """
 
@@ -36,7 +36,12 @@ def softmax_weights(scores: Float[Tensor, "batch heads items context"]) -> Tenso
     return scores.softmax(-1)
 
 
-WEIGHTS: Mapping[str, Weigh] = {"linear": linear_weights, "softmax": softmax_weights}
+def sum_weights(scores: Float[Tensor, "batch heads items context"]) -> Tensor:
+    """s: linear attention that grows with the context."""
+    return scores
+
+
+WEIGHTS: Mapping[str, Weigh] = {"linear": linear_weights, "softmax": softmax_weights, "sum": sum_weights}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +97,15 @@ class SelfAttention(nn.Module):
         self.value = Linear(width, inner, generator=generator, bias=False, gain=gain)
         self.output = Linear(inner, width, generator=generator, bias=False, gain=std * inner**0.5)
 
-    def forward(self, tokens: Float[Tensor, "batch items width"], num_context: int) -> Tensor:
-        """Every token reads the first `num_context` ones."""
-        context = tokens[:, :num_context]
-        q, k, v = self._heads(self.query(tokens)), self._heads(self.key(context)), self._heads(self.value(context))
+    def forward(self, tokens: Float[Tensor, "batch items width"], num_context: int, *, start: int = 0) -> Tensor:
+        """Every token from `start` on, and nothing before it, reads the first `num_context` ones."""
+        context, readers = tokens[:, :num_context], tokens[:, start:]
+        q, k, v = self._heads(self.query(readers)), self._heads(self.key(context)), self._heads(self.value(context))
         read = self.weigh(q @ k.mT) @ v
         written = self.output(read.transpose(1, 2).flatten(2))
         if self.targets_only:
             written = F.pad(written[..., -1:], (written.shape[-1] - 1, 0))
-        return tokens + written
+        return readers + written
 
     def _heads(self, x: Tensor) -> Float[Tensor, "batch heads items width"]:
         return torch.unflatten(x, -1, (self.num_heads, -1)).transpose(1, 2)
@@ -155,11 +160,13 @@ class SelfAttentionModel(nn.Module):
         features = self.features(torch.cat((x, queries), 1))
         targets = torch.cat((y, queries.new_zeros(queries.shape[:2])), 1)
         tokens = torch.cat((features, targets.unsqueeze(-1)), 2)
+        *before, last = self.sequence()
         said = []
-        for layer in self.sequence():
+        for layer in before:
             tokens = layer(tokens, x.shape[1])
             said.append(-tokens[:, x.shape[1] :, -1])
-        return said
+        # Nobody reads what the last layer writes to the examples.
+        return [*said, -last(tokens, x.shape[1], start=x.shape[1])[..., -1]]
 
     def features(self, x: Float[Tensor, "batch items features"]) -> Float[Tensor, "batch items embedded"]:
         """What stands in a token for x: x itself, or what the perceptron makes of it."""
