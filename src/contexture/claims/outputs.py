@@ -15,7 +15,7 @@ def apart(said: Tensor, wanted: Tensor, name: str, *, x: Sequence[float] | None 
     given. A curve goes down to the dtype's rounding, not to zero, which a logarithmic axis does not have.
 
     >>> import torch
-    >>> one = apart(torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 4.0]]), "toy")
+    >>> one = apart(torch.tensor([[1.0, 5.0]]).double(), torch.tensor([[3.0, 4.0]]).double(), "toy")
     >>> round(float(one.values), 4), one.curves["toy"][1].round(decimals=4).tolist()
     (0.4472, [0.6667, 0.25])
     """
