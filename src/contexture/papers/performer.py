@@ -95,7 +95,7 @@ def trigonometric_variance(q: Tensor, k: Tensor) -> Tensor:
 
 def bias(run: Run, directions: Directions, name: str, *, estimate: Callable[..., Tensor] = positive) -> Samples:
     """The squared bias relative to the kernel: the product of two independent means' errors, whose mean it is."""
-    draws = run.setting("draws", smoke=4000, cpu=40_000)
+    draws = run.setting("draws", smoke=4000, cpu=16_000)
 
     def one(seed: int) -> OneSeed:
         q, k = pairs(run, seed)
@@ -117,7 +117,7 @@ def bias(run: Run, directions: Directions, name: str, *, estimate: Callable[...,
     "Positive random features estimate the softmax's kernel without bias, orthogonal directions or not.",
     threshold=5e-4,
     direction="below",
-    why="a bias of 2 % squared; ten thousand draws leave an error of about 1 %, and a wrong distribution a bias of 5 %",
+    why="a bias of 2 % squared; some thousand draws leave an error of about 1 %, and a wrong distribution a bias of 5 %",
     axes=Axes(x="features averaged over", y="error of the mean, relative", log_x=True, log_y=True),
 )
 def unbiased(run: Run) -> Samples:
@@ -145,7 +145,7 @@ def fewer_errors(run: Run, directions: Directions | None) -> Samples:
     """
 
     def one(seed: int) -> OneSeed:
-        draws = run.setting("draws", smoke=6000, cpu=40_000)
+        draws = run.setting("draws", smoke=6000, cpu=20_000)
         q, k = pairs(run, seed, size=0.7)
         whole = positive_variance(q, k) / DIM
         if directions is None:
@@ -193,7 +193,7 @@ def rate(run: Run, learner: str, name: str) -> Samples:
             if learner == "closed form":
                 found.append(positive_variance(*pairs(run, seed)) / count)
                 continue
-            shared = run.setting("draws for each number of features", smoke=500, cpu=4000)
+            shared = run.setting("draws for each number of features", smoke=500, cpu=2000)
             drawn = orthogonal(run, seed, shared, count)
             if learner == "copies":
                 drawn = drawn[:, : FEATURES[0]].repeat(1, count // FEATURES[0], 1)
@@ -251,7 +251,7 @@ def small_weights(run: Run, learner: str, name: str) -> Samples:
         return cosine * q + math.sqrt(1 - cosine**2) * across
 
     def one(seed: int) -> OneSeed:
-        draws = run.setting("draws", smoke=4000, cpu=20_000)
+        draws = run.setting("draws", smoke=4000, cpu=10_000)
         q, k = pairs(run, seed, size=1.2)
         drawn = independent(run, seed, draws, DIM)
         found, wanted = [], []
