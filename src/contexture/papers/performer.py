@@ -117,7 +117,7 @@ def bias(run: Run, directions: Directions, name: str, *, estimate: Callable[...,
     "Positive random features estimate the softmax's kernel without bias, orthogonal directions or not.",
     threshold=5e-4,
     direction="below",
-    why="a bias of 2 % squared; some thousand draws leave an error of about 1 %, and a wrong distribution a bias of 5 %",
+    why="a bias of 2 % squared; thousands of draws leave an error of 1 %, and wrong directions a bias of 5 %",
     axes=Axes(x="features averaged over", y="error of the mean, relative", log_x=True, log_y=True),
 )
 def unbiased(run: Run) -> Samples:
