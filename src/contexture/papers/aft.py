@@ -30,6 +30,7 @@ from contexture.models.state import state_bytes
 from contexture.ops.biased_average import biased_average
 from contexture.ops.dispatch import use
 from contexture.ops.linear_attention import linear_attention
+from contexture.ops.quadratic_attention import quadratic_attention
 from contexture.ops.softmax_attention import softmax_attention
 from contexture.ops.windowed_average import windowed_average
 from contexture.randomness import generator
@@ -271,7 +272,7 @@ LENGTHS = (64, 128, 256, 512)
 
 
 def memory(run: Run, learner: str, name: str, *, over: str) -> Samples:
-    """The exponent with which the largest tensor grows with time, or with the width of a head."""
+    """The exponent with which the largest tensor grows with time, or with the features of a head."""
     sizes = LENGTHS if over == "time" else (8, 16, 32, 64)
 
     def one(seed: int) -> OneSeed:
@@ -285,6 +286,8 @@ def memory(run: Run, learner: str, name: str, *, over: str) -> Samples:
                     windowed_average(k, v, torch.zeros(1, 1, 1, WINDOW))
                 elif learner == "linear":
                     linear_attention(q, k, v)
+                elif learner == "pairs":
+                    quadratic_attention(q, k, v)
                 else:
                     with use("products", op="softmax-attention"):
                         softmax_attention(q, k, v)
@@ -321,6 +324,32 @@ def linear_in_time_linear(run: Run) -> Samples:
 def linear_in_time_softmax(run: Run) -> Samples:
     """Every token against every other."""
     return memory(run, "softmax", "softmax attention", over="time")
+
+
+@claim(
+    "Memory grows in proportion to the size of features, too.",
+    threshold=1.1,
+    direction="below",
+    why="the numbers of the largest tensor are counted: an exponent of 1 is linear, of 2 quadratic",
+    axes=Axes(x="features of a head", y="numbers in the largest tensor", log_x=True, log_y=True),
+)
+def linear_in_features(run: Run) -> Samples:
+    """AFT-local and AFT-conv's op over 256 tokens."""
+    return memory(run, "aft", "AFT with a window", over="features")
+
+
+@linear_in_features.reference("softmax attention, whose table of weights is as large whatever the features")
+def linear_in_features_softmax(run: Run) -> Samples:
+    """No growth at all, until queries and keys outgrow the table."""
+    return memory(run, "softmax", "softmax attention", over="features")
+
+
+@linear_in_features.control(
+    "another mixer of linear time, whose features are products of pairs", incompetent="memory is counted alone"
+)
+def linear_in_features_pairs(run: Run) -> Samples:
+    """Based's attention."""
+    return memory(run, "pairs", "products of pairs", over="features")
 
 
 def kept(run: Run, kind: Callable[..., nn.Module], name: str, **settings: Any) -> Samples:
