@@ -55,7 +55,9 @@ async def load(port: int, requests: Iterator[bytes], *, connections: int, second
 
     async def ask() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**21)
-        while (sent := time.perf_counter()) < end:
+        sent = begun
+        while sent < end:
+            sent = time.perf_counter()
             sizes.append(await exchange(reader, writer, next(requests)))
             latencies.append(time.perf_counter() - sent)
         writer.close()

@@ -30,6 +30,8 @@ from contexture.catalogue.run_pages import RunPages
 from contexture.errors import ContextureError, InputError
 from contexture.store.report import Report, to_stderr
 
+AT_ONCE = ("/", "/api/search")
+"""Addresses whose answers take less to make than to hand to another thread and back."""
 EVERY = 2.0
 """Seconds between two looks at whether results have changed."""
 
@@ -82,10 +84,14 @@ class Catalogue:
 
     def answer(self, make: Make, request: Request) -> Answer:
         """Make an answer, one at a time: figures are drawn by a library that does not like company."""
+        with self._making:
+            return self.answer_at_once(make, request)
+
+    def answer_at_once(self, make: Make, request: Request) -> Answer:
+        """Make an answer that needs no figure drawn."""
         edition, asked = self.edition, self.asked(request.scope)
         try:
-            with self._making:
-                answer = make(edition, request)
+            answer = make(edition, request)
         except Missing:
             return edition.missing
         except InputError as error:
@@ -156,6 +162,8 @@ def application(
 
     def page(path: str, make: Make) -> Route:
         async def endpoint(request: Request) -> Any:
+            if path in AT_ONCE:
+                return Sent(catalogue.answer_at_once(make, request))
             return Sent(await run_in_threadpool(catalogue.answer, make, request))
 
         return Route(path, endpoint, methods=["GET", "HEAD"])

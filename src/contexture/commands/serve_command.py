@@ -67,7 +67,8 @@ def measure_command(paper: str, claim: str, scale: str, folder: Path) -> "Sequen
 def _listening(port: int | None) -> socket.socket:
     """A socket of this machine alone: at the port asked for or, where none is, at the usual one or any that is free."""
     for wanted in (USUAL_PORT, 0) if port is None else (port,):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # Named as TCP, so that asyncio sends at once: a body held back until its headers are acknowledged waits 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
