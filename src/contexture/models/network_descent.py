@@ -15,7 +15,7 @@ After Wu et al. 2024, arXiv:2411.16549, who need at most 2N + 4 layers a step; t
 Shapes: x [batch, time, features], y [batch, time], queries [batch, queries, features]; weights V_k [out, in].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -112,6 +112,7 @@ class NetworkDescent:
         ReLU attention takes two heads, for the positive and the negative part, unless only one is wanted.
         """
         here, one, own = slots.rows("here"), slots.rows("one"), slots.rows("own")
+        weigh: Callable[[Tensor], Tensor]
         if self.attention == "relu":
             queries = [torch.cat((sign * part, FAR * here, -FAR * one)) for sign in (1, -1) for part in first]
             keys = [torch.cat((part, here, one)) for part in second] * 2

@@ -22,6 +22,7 @@ from torch import Tensor
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Asked, best_first_rate, difference
+from contexture.leaves.linear import Linear
 from contexture.models.constructed import set_step
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel
 from contexture.tasks.draws import normal
@@ -93,7 +94,9 @@ def transformer(
     if represent:
         with torch.no_grad():
             for leaf, matrix in zip(model.embed, represent[:2], strict=True):
+                assert isinstance(leaf, Linear)
                 leaf.weight.copy_(matrix)
+                assert leaf.bias is not None
                 leaf.bias.zero_()
     layer = model.layers[0]
     assert isinstance(layer, SelfAttention)

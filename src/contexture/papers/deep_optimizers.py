@@ -190,7 +190,7 @@ def simulation_last_layer(run: Run) -> Samples:
 
 def grouped(values: Tensor) -> Tensor:
     """Means over four groups of episodes, [..., 4]."""
-    return values.unflatten(-1, (4, -1)).mean(-1)
+    return torch.unflatten(values, -1, (4, -1)).mean(-1)
 
 
 def slopes(along: tuple[float, ...], values: Tensor) -> Tensor:

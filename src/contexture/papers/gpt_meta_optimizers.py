@@ -16,6 +16,7 @@ Shapes: x [episodes, examples, features]; W [episodes, out, features]; queries [
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from contexture.claims.in_context import train_in_context
@@ -55,7 +56,7 @@ def linear(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     items = torch.cat((keys, torch.zeros_like(queries)), 1)
     asked = torch.cat((torch.zeros_like(keys), queries), 1)
     written = torch.cat((values, values.new_zeros(*queries.shape[:2], values.shape[2])), 1)
-    out, _ = linear_attention(asked.unsqueeze(2), items.unsqueeze(2), written.unsqueeze(2))
+    out: Tensor = linear_attention(asked.unsqueeze(2), items.unsqueeze(2), written.unsqueeze(2))[0]
     return out[:, keys.shape[1] :, 0]
 
 
@@ -76,14 +77,12 @@ def descended(start: Tensor, x: Tensor, labels: Tensor) -> tuple[list[Tensor], l
         with torch.enable_grad():
             free = weights.detach().requires_grad_(True)
             outputs = x @ free.mT
-            outputs.retain_grad()
-            torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="sum").backward()
-        assert free.grad is not None
-        assert outputs.grad is not None
+            loss = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="sum")
+            of_weights, of_outputs = torch.autograd.grad(loss, (free, outputs))
         scale = RATE / x.shape[1]
-        weights = weights - scale * free.grad
+        weights = weights - scale * of_weights
         changes.append(weights - start)
-        sent.append(-scale * outputs.grad)
+        sent.append(-scale * of_outputs)
     return changes, sent
 
 
@@ -217,12 +216,12 @@ def trained(run: Run, mixer: str) -> list[InContext]:
 def beside_vanilla(run: Run, learners: list[Callable[[Pairs], Tensor]], name: str) -> Samples:
     """Squared errors over all numbers of examples, per those of vanilla attention."""
     episodes = run.setting("episodes", smoke=256, cpu=2048)
-    vanilla = trained(run, "softmax")
+    vanilla = [predictions(learner) for learner in trained(run, "softmax")]
 
     def one(seed: int) -> OneSeed:
         index, drawn = run.seeds.index(seed), run.sample(TASK, episodes, seed=seed)
         errors = (learners[index](drawn) - drawn.y).square()
-        usual = (vanilla[index].prequential(drawn).mean - drawn.y).square()
+        usual = (vanilla[index](drawn) - drawn.y).square()
         return OneSeed(
             values=errors.mean(1),
             per=usual.mean(1),

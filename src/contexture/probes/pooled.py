@@ -9,6 +9,7 @@ Shapes: h [batch, tokens, width], targets [batch, size].
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -45,14 +46,14 @@ class PooledProbe:
         probe = FittedProbe(scores=scores, read=read, scales=scales)
         wanted = (targets - scales[1]) / scales[2]
         # A score has to move by several units before a token stands out, a weight by a tenth of that.
-        groups = [{"params": [scores], "lr": 10 * self.rate}, {"params": list(read.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": [scores], "lr": 10 * self.rate}, {"params": list(read.parameters())}]
         optimiser = torch.optim.Adam(groups, lr=self.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         with torch.enable_grad():
             for _ in range(self.steps):
                 loss = (probe.scaled(h) - wanted).square().mean()
                 optimiser.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimiser.step()
                 schedule.step()
         scores.requires_grad_(False)
