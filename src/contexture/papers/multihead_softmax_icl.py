@@ -6,7 +6,7 @@ key-query matrix A and adds v.(x_j, y_j) of what it attends to. From random weig
     A = c I for x, nothing for y;   v = (0, .., 0, m),   sum of m over heads = 0
 
 which together are nearly a step of gradient descent on centred examples, rate (1/L) sum_j y_j <x_j - mean of x, x>.
-The training settings are ours: Adam at 1e-2 with a cosine, 2,500 steps of 128 fresh prompts, four heads of which some
+The training settings are ours: Adam at 1e-2 with a cosine, 1,500 steps of 64 fresh prompts, four heads of which some
 end with next to no weight; patterns are averaged over heads by |m| |A|, what they contribute.
 Shapes: x [episodes, L, features], y [episodes, L], queries [episodes, 1, features].
 """
@@ -45,7 +45,7 @@ LENGTH, NOISE = 40, 0.7
 ISOTROPIC = GaussianLinearRegression(variances=(1.0,) * 5, num_points=LENGTH + 1, noise=NOISE)
 UNEQUAL = GaussianLinearRegression(variances=(3.0, 1.0, 0.5, 0.3, 0.2), num_points=LENGTH + 1, noise=NOISE)
 SHIFTED = GaussianLinearRegression(variances=(1.0,) * 5, mean=1.0, num_points=LENGTH + 1, noise=NOISE)
-HEADS, STEPS, BATCH = 4, 2500, 128
+HEADS, STEPS, BATCH = 4, 1500, 64
 SHARPNESS = tuple(c / 20 for c in range(1, 31))
 
 
