@@ -87,13 +87,19 @@ def heads_of(model: SelfAttentionModel) -> Heads:
     return Heads(scores, values, weights / weights.sum())
 
 
-def pattern(run: Run, models: list[SelfAttentionModel], off: Callable[[Heads], Tensor]) -> Samples:
-    """A number of each seed's heads, with the errors of its layer on isotropic prompts."""
+def pattern(
+    run: Run,
+    models: list[SelfAttentionModel],
+    off: Callable[[Heads], Tensor],
+    *,
+    task: GaussianLinearRegression = ISOTROPIC,
+) -> Samples:
+    """A number of each seed's heads, with the errors of its layer on the task that it was trained on."""
     episodes = run.setting("episodes", smoke=256, cpu=4096)
 
     def one(seed: int) -> OneSeed:
         model = models[run.seeds.index(seed)]
-        p = ask(run.sample(ISOTROPIC, episodes, seed=seed))
+        p = ask(run.sample(task, episodes, seed=seed))
         errors = (answers(model)(p.x, p.y, p.queries) - p.targets).square().mean(1)
         return OneSeed(values=off(heads_of(model)).unsqueeze(0), errors=errors, zero_errors=p.targets.square().mean(1))
 
@@ -124,6 +130,7 @@ BUILT = "two heads set by hand to the pattern"
     threshold=0.15,
     direction="below",
     why="random matrices have a thirtieth of their square along the pattern; heads of little weight find it slowly",
+    tried="1,500 steps: .04, .06 and .11 for three seeds; in the last, two heads share a sign and the lighter ones are late",
     kind="trained",
     spread="seeds",
 )
@@ -141,7 +148,7 @@ def key_queries_built(run: Run) -> Samples:
 @key_queries.control("trained on inputs of unequal variances they become something else")
 def key_queries_unequal(run: Run) -> Samples:
     """The same training; a preconditioner takes the identity's place."""
-    return pattern(run, layers(run, task=UNEQUAL), off_identity)
+    return pattern(run, layers(run, task=UNEQUAL), off_identity, task=UNEQUAL)
 
 
 @claim(
@@ -166,7 +173,7 @@ def output_values_built(run: Run) -> Samples:
 @output_values.control("trained on tasks with a mean they read the inputs as well")
 def output_values_shifted(run: Run) -> Samples:
     """The same training on weights drawn around one instead of zero: x itself tells of y."""
-    return pattern(run, layers(run, task=SHIFTED), off_target)
+    return pattern(run, layers(run, task=SHIFTED), off_target, task=SHIFTED)
 
 
 @claim(
