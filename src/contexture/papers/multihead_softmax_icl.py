@@ -6,7 +6,7 @@ key-query matrix A and adds v.(x_j, y_j) of what it attends to. From random weig
     A = c I for x, nothing for y;   v = (0, .., 0, m),   sum of m over heads = 0
 
 which together are nearly a step of gradient descent on centred examples, rate (1/L) sum_j y_j <x_j - mean of x, x>.
-The training settings are ours: Adam at 1e-2 with a cosine, 2,500 steps of 128 fresh prompts, four heads of which some
+The training settings are ours: Adam at 1e-2 with a cosine, 1,500 steps of 64 fresh prompts, four heads of which some
 end with next to no weight; patterns are averaged over heads by |m| |A|, what they contribute.
 Shapes: x [episodes, L, features], y [episodes, L], queries [episodes, 1, features].
 """
@@ -45,7 +45,7 @@ LENGTH, NOISE = 40, 0.7
 ISOTROPIC = GaussianLinearRegression(variances=(1.0,) * 5, num_points=LENGTH + 1, noise=NOISE)
 UNEQUAL = GaussianLinearRegression(variances=(3.0, 1.0, 0.5, 0.3, 0.2), num_points=LENGTH + 1, noise=NOISE)
 SHIFTED = GaussianLinearRegression(variances=(1.0,) * 5, mean=1.0, num_points=LENGTH + 1, noise=NOISE)
-HEADS, STEPS, BATCH = 4, 2500, 128
+HEADS, STEPS, BATCH = 4, 1500, 64
 SHARPNESS = tuple(c / 20 for c in range(1, 31))
 
 
@@ -87,13 +87,19 @@ def heads_of(model: SelfAttentionModel) -> Heads:
     return Heads(scores, values, weights / weights.sum())
 
 
-def pattern(run: Run, models: list[SelfAttentionModel], off: Callable[[Heads], Tensor]) -> Samples:
-    """A number of each seed's heads, with the errors of its layer on isotropic prompts."""
+def pattern(
+    run: Run,
+    models: list[SelfAttentionModel],
+    off: Callable[[Heads], Tensor],
+    *,
+    task: GaussianLinearRegression = ISOTROPIC,
+) -> Samples:
+    """A number of each seed's heads, with the errors of its layer on the task that it was trained on."""
     episodes = run.setting("episodes", smoke=256, cpu=4096)
 
     def one(seed: int) -> OneSeed:
         model = models[run.seeds.index(seed)]
-        p = ask(run.sample(ISOTROPIC, episodes, seed=seed))
+        p = ask(run.sample(task, episodes, seed=seed))
         errors = (answers(model)(p.x, p.y, p.queries) - p.targets).square().mean(1)
         return OneSeed(values=off(heads_of(model)).unsqueeze(0), errors=errors, zero_errors=p.targets.square().mean(1))
 
@@ -124,6 +130,7 @@ BUILT = "two heads set by hand to the pattern"
     threshold=0.15,
     direction="below",
     why="random matrices have a thirtieth of their square along the pattern; heads of little weight find it slowly",
+    tried="1,500 steps: .04, .06 and .11 for three seeds; in the last, two heads share a sign and the lighter ones are late",
     kind="trained",
     spread="seeds",
 )
@@ -141,7 +148,7 @@ def key_queries_built(run: Run) -> Samples:
 @key_queries.control("trained on inputs of unequal variances they become something else")
 def key_queries_unequal(run: Run) -> Samples:
     """The same training; a preconditioner takes the identity's place."""
-    return pattern(run, layers(run, task=UNEQUAL), off_identity)
+    return pattern(run, layers(run, task=UNEQUAL), off_identity, task=UNEQUAL)
 
 
 @claim(
@@ -166,7 +173,7 @@ def output_values_built(run: Run) -> Samples:
 @output_values.control("trained on tasks with a mean they read the inputs as well")
 def output_values_shifted(run: Run) -> Samples:
     """The same training on weights drawn around one instead of zero: x itself tells of y."""
-    return pattern(run, layers(run, task=SHIFTED), off_target)
+    return pattern(run, layers(run, task=SHIFTED), off_target, task=SHIFTED)
 
 
 @claim(
