@@ -74,9 +74,9 @@ def least(run: Run, kernel: Kernel, name: str) -> Samples:
     def one(seed: int) -> OneSeed:
         q, k, _ = draw(run, seed)
         weights = kernel(products(q, k))
-        line = kernel(torch.tensor([GRID], dtype=torch.float64))[0].clamp_min(1e-3)
+        line = kernel(torch.tensor([GRID], dtype=torch.float64))[0]
         shares = (weights.amin(-1) / weights.mean(-1)).mean(1)
-        return OneSeed(values=shares, curves={name: (GRID, line / line.mean())})
+        return OneSeed(values=shares, curves={name: (GRID, (line / line.mean()).clamp_min(1e-3))})
 
     return over_seeds(run, one)
 
