@@ -335,6 +335,7 @@ def trained(run: Run, mixer: str, settings: dict[str, Any], name: str) -> Sample
     kind="trained",
     spread="seeds",
     axes=Axes(x="tokens between key and query, at most", y="share of values recalled", rule=True),
+    leaves_out="more than 300 steps at one rate: the layers may not have learned to the end",
 )
 def recall(run: Run) -> Samples:
     """Eight pairs in 48 tokens; no convolution, so that the layers differ in their rule and features alone."""

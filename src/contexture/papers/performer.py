@@ -114,7 +114,7 @@ def bias(run: Run, directions: Directions, name: str, *, estimate: Callable[...,
 
 
 @claim(
-    "Positive random features estimate the softmax's kernel without bias, orthogonal directions or not.",
+    "Positive features of random orthogonal directions estimate the softmax's kernel without bias.",
     threshold=5e-4,
     direction="below",
     why="a bias of 2 % squared; thousands of draws leave an error of 1 %, and wrong directions a bias of 5 %",

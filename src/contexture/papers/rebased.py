@@ -65,7 +65,7 @@ def products(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.mT / math.sqrt(DIM)
 
 
-GRID = tuple(n / 4 for n in range(-16, 17))
+GRID = tuple(n / 8 for n in range(-16, 17))
 
 
 def least(run: Run, kernel: Kernel, name: str) -> Samples:
@@ -76,7 +76,7 @@ def least(run: Run, kernel: Kernel, name: str) -> Samples:
         weights = kernel(products(q, k))
         line = kernel(torch.tensor([GRID], dtype=torch.float64))[0]
         shares = (weights.amin(-1) / weights.mean(-1)).mean(1)
-        return OneSeed(values=shares, curves={name: (GRID, line / line.mean())})
+        return OneSeed(values=shares, curves={name: (GRID, (line / line.mean()).clamp_min(1e-3))})
 
     return over_seeds(run, one)
 
@@ -91,7 +91,7 @@ def softmax(z: Tensor) -> Tensor:
     threshold=0.01,
     direction="below",
     why="a hundredth of the mean weight; Based's least is half of one beside a mean of one and a half",
-    axes=Axes(x="product z of query and key", y="weight over its mean on this line"),
+    axes=Axes(x="product z of query and key", y="weight over its mean on this line, at least 0.001", log_y=True),
 )
 def weights_vanish(run: Run) -> Samples:
     """The least of 64 weights."""
