@@ -98,7 +98,9 @@ def compile_kernels(name: str, *, target: int, dim: int, time: int, dtype: torch
     leaves = [x.to(dtype).requires_grad_() for x in drawn]
     segments = torch.zeros(1, time, dtype=torch.int64) if packed else None
     with use(TRITON, op=name):
-        ends = [one for one in torch.utils._pytree.tree_leaves(op.call(*leaves, segments=segments)) if one.requires_grad]
+        ends = [
+            one for one in torch.utils._pytree.tree_leaves(op.call(*leaves, segments=segments)) if one.requires_grad
+        ]
         torch.autograd.grad(ends, leaves, [torch.ones_like(one) for one in ends], allow_unused=True)
     return [_resources(*one) for one in exchanged.loaded]
 
