@@ -17,7 +17,9 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from contexture.errors import InputError
 from contexture.ops.chunks import silence
+from contexture.ops.kernels import LARGEST
 from contexture.ops.landmark_attention import _add_marks
 from contexture.ops.segments import positions, runs
 from contexture.ops.triton import landmark_kernels as kernels
@@ -140,6 +142,8 @@ def landmark_attention_triton(
     segments: Tensor | None = None,
 ) -> Tensor:
     """Tiles of whole blocks; blocks of up to 256 tokens."""
+    if block > LARGEST:
+        raise InputError(f"the kernel takes blocks of up to {LARGEST} tokens, not {block}: take the path 'chunked'")
     (batch, time), past = q.shape[:2], k.shape[1] - q.shape[1]
     if segments is None:
         blocks = _even_blocks(batch, time, past, block, q.device)

@@ -14,8 +14,8 @@ goes through the chunks once, from the last, and sums over blocks of columns wha
 
 Bound by bytes where a gradient is asked: M and S before every chunk, 2 * dim * out * 2 B in bf16, against 8 * dim B of
 rows a token (chunks of 16, 128 by 128: 64 KB of memories beside 16 KB of rows, so 0.36 ms of rows and 1.4 ms of
-memories for batch 8, 16 heads, length 8,192 at 3.0 TB/s each way; chunks of 64 need a quarter of the latter). Without a gradient
-the rows alone remain. Chunks shorter than 16 fill a tile of 16 with nothing.
+memories for batch 8, 16 heads, length 8,192 at 3.0 TB/s each way; chunks of 64 need a quarter of the latter). Without
+a gradient the rows alone remain. Chunks shorter than 16 fill a tile of 16 with nothing.
 """
 
 from typing import Any, NamedTuple
@@ -127,10 +127,10 @@ def _backward_kernel(
     i, j = tl.arange(0, BC), tl.arange(0, BW)
     in_d, in_e, in_j = d < DIM, e < OUT, j < WIDTH
     place, shown = d[:, None] * OUT + e[None, :], in_d[:, None] & in_e[None, :]
-    at = unit * 3 * DIM * OUT + place
-    d_memory = tl.load(d_last_ptr + at, mask=shown, other=0.0)
-    d_momentum = tl.load(d_last_ptr + at + DIM * OUT, mask=shown, other=0.0)
-    d_anchor = tl.load(d_last_ptr + at + 2 * DIM * OUT, mask=shown, other=0.0)
+    whole = unit * 3 * DIM * OUT + place
+    d_memory = tl.load(d_last_ptr + whole, mask=shown, other=0.0)
+    d_momentum = tl.load(d_last_ptr + whole + DIM * OUT, mask=shown, other=0.0)
+    d_anchor = tl.load(d_last_ptr + whole + 2 * DIM * OUT, mask=shown, other=0.0)
     for back in range(chunks):
         n = chunks - 1 - back
         writes, write_last, push_last, of_memory, of_momentum, start, count, real = _chunk(
@@ -208,10 +208,9 @@ def _backward_kernel(
             d_anchor = tl.where(count > 0, 0.0, d_anchor)
         begin = tl.load(begins_ptr + row * chunks + n) != 0
         d_memory, d_momentum = tl.where(begin, 0.0, d_memory), tl.where(begin, 0.0, d_momentum)
-    at = unit * 3 * DIM * OUT + place
-    tl.store(d_first_ptr + at, d_memory, mask=shown)
-    tl.store(d_first_ptr + at + DIM * OUT, d_momentum, mask=shown)
-    tl.store(d_first_ptr + at + 2 * DIM * OUT, d_anchor, mask=shown)
+    tl.store(d_first_ptr + whole, d_memory, mask=shown)
+    tl.store(d_first_ptr + whole + DIM * OUT, d_momentum, mask=shown)
+    tl.store(d_first_ptr + whole + 2 * DIM * OUT, d_anchor, mask=shown)
 
 
 class _Learned(torch.autograd.Function):
@@ -227,7 +226,7 @@ class _Learned(torch.autograd.Function):
         settings = {
             "DIM": dim, "OUT": out_dim, "SLOTS": slots, "WIDTH": width, "BC": tile(slots), "BW": tile(width),
             "BD": tile(dim), "BE": min(COLUMNS, tile(out_dim)), "MOVING": moving, "SQUARED": squared,
-            "DOT": dot(v.dtype), "num_warps": 4, "num_stages": 1,
+            "DOT": dot(v.dtype), "num_warps": 8 if dim > 64 else 4, "num_stages": 1,
         }  # fmt: skip
         keep = any(ctx.needs_input_grad)
         grid = triton.cdiv(out_dim, settings["BE"]), batch * heads

@@ -2,8 +2,8 @@
 
 Torch sorts (token, route) pairs by partition and makes a table of which pair stands in which slot, every partition
 beginning at a chunk's edge. A program takes one partition of one head through its chunks with the memory in registers,
-reading rows of q, k and v where they lie: tokens are never moved. Outputs go to their (token, route) and are summed over
-routes. Backward goes through the chunks once forwards (the memory again, for queries) and once backwards (what is
+reading rows of q, k and v where they lie: tokens are never moved. Outputs go to their (token, route) and are summed
+over routes. Backward goes through the chunks once forwards (the memory again, for queries) and once backwards (what is
 asked of the memory, for keys and values).
 
 Bound by bytes: num_routes * 4 * dim * 2 B a token and head (batch 8, 16 heads of 128, length 8,192, one route: 1.074 GB
