@@ -56,8 +56,9 @@ def linear(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     items = torch.cat((keys, torch.zeros_like(queries)), 1)
     asked = torch.cat((torch.zeros_like(keys), queries), 1)
     written = torch.cat((values, values.new_zeros(*queries.shape[:2], values.shape[2])), 1)
-    out: Tensor = linear_attention(asked.unsqueeze(2), items.unsqueeze(2), written.unsqueeze(2))[0]
-    return out[:, keys.shape[1] :, 0]
+    out, _ = linear_attention(asked.unsqueeze(2), items.unsqueeze(2), written.unsqueeze(2))
+    read: Tensor = out[:, keys.shape[1] :, 0]
+    return read
 
 
 def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
