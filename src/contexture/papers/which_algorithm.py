@@ -458,6 +458,7 @@ BY_LAYER = Axes(x="layer", y="share of the variance left", rule=True)
     why=MEANT,
     kind="trained",
     axes=BY_LAYER,
+    leaves_out="larger probes on more prompts: this one has 64 hidden units, fitted to 1,024 prompts",
 )
 def moments(run: Run) -> Samples:
     """After eight examples, at the best layer."""
@@ -483,6 +484,7 @@ def moments_untrained(run: Run) -> Samples:
     why=MEANT,
     kind="trained",
     axes=BY_LAYER,
+    leaves_out="larger probes on more prompts: this one has 64 hidden units, fitted to 1,024 prompts",
 )
 def weight_vectors(run: Run) -> Samples:
     """The Bayesian estimate from eight examples, at the best layer."""
