@@ -130,7 +130,8 @@ BUILT = "two heads set by hand to the pattern"
     threshold=0.15,
     direction="below",
     why="random matrices have a thirtieth of their square along the pattern; heads of little weight find it slowly",
-    tried="1,500 steps: .04, .06 and .11 for three seeds; in the last, two heads share a sign and the lighter ones are late",
+    tried="1,500 steps: .04, .06 and .11 for three seeds; in the last, two heads share a sign and the lighter ones are "
+    "late",
     kind="trained",
     spread="seeds",
 )
@@ -230,7 +231,7 @@ def steps(run: Run, *, task: GaussianLinearRegression, each: bool = False, purpo
         products = (p.x.mT @ p.y.unsqueeze(2)).squeeze(2) / p.x.shape[1] * p.queries.squeeze(1)
         if not each:
             products = products.sum(1, keepdim=True)
-        rates = torch.linalg.lstsq(products, p.targets).solution.squeeze(1)
+        rates: Tensor = torch.linalg.lstsq(products, p.targets).solution.squeeze(1)
 
         def predict(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
             direction = ((x - x.mean(1, keepdim=True)).mT @ y.unsqueeze(2)).squeeze(2) / x.shape[1]
