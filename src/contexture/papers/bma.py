@@ -130,7 +130,8 @@ def by_kernel(x: Tensor, y: Tensor, queries: Tensor, *, normalised: bool = False
     if normalised:
         return (scores / scores.sum(2, keepdim=True) @ y.unsqueeze(2)).squeeze(2)
     inner = (1 + x @ x.mT).square() + NOISE**2 * torch.eye(x.shape[1], dtype=x.dtype)
-    return (scores @ torch.linalg.solve(inner, y.unsqueeze(2))).squeeze(2)
+    said: Tensor = (scores @ torch.linalg.solve(inner, y.unsqueeze(2))).squeeze(2)
+    return said
 
 
 def by_weights(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ def by_normal_equations(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
     """The same mean from the normal equations."""
     shown = features(x)
     second = shown.mT @ shown + NOISE**2 * torch.eye(shown.shape[2], dtype=x.dtype)
-    weights = torch.linalg.solve(second, shown.mT @ y.unsqueeze(2))
+    weights: Tensor = torch.linalg.solve(second, shown.mT @ y.unsqueeze(2))
     return (features(queries) @ weights).squeeze(2)
 
 

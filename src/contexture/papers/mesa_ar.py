@@ -109,7 +109,8 @@ def trained(run: Run, seed: int, *, start: Start, diagonal: bool = False) -> Ten
 def best(run: Run, seed: int, *, start: Start) -> Tensor:
     """The best combination of the features, with the rank of the weights relaxed away."""
     second, first = expected(run, seed, start=start)
-    return first @ torch.linalg.pinv(second, rtol=1e-6, hermitian=True)
+    weights: Tensor = first @ torch.linalg.pinv(second, rtol=1e-6, hermitian=True)
+    return weights
 
 
 def closed_rate(start: Start, length: int) -> float:
@@ -274,7 +275,7 @@ def recovered(run: Run, *, start: Start, predictor: str = "step", name: str = ""
             if predictor == "endless":
                 return closed_rate(start, 10**6) * x[:, 0].abs().square() * x[:, time]
             if predictor == "least squares":
-                solution = torch.linalg.lstsq(before, after).solution
+                solution: Tensor = torch.linalg.lstsq(before, after).solution
                 return (last.unsqueeze(1) @ solution).squeeze(1)
             weights = torch.einsum("nta,ntb,nb->na", after, before.conj(), last)
             return closed_rate(start, LONG) / (time - 1) * weights

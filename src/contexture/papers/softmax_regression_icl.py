@@ -98,7 +98,8 @@ def shifted_data(p: Prompt, *, weights: str) -> Tensor:
 
 def size(change: Tensor) -> Tensor:
     """The length of each row."""
-    return torch.linalg.vector_norm(change, dim=1)
+    length: Tensor = torch.linalg.vector_norm(change, dim=1)
+    return length
 
 
 Moved = Literal["weights", "data", "derivative"]
