@@ -46,7 +46,7 @@ def test_a_model_for_each_seed_is_trained() -> None:
     run = Run()
     models = train_recall(run, "linear-attention+none*2", task=TASK, num_steps=300, width=8)
     assert len(models) == 3
-    assert run.settings["training"] == "3 steps of 32 sequences, Muon at 0.03"
+    assert run.settings["training"] == "10 steps of 32 sequences, Muon at 0.03"
     first, second = (model(torch.arange(8).unsqueeze(0)) for model in models[:2])
     assert not torch.equal(first, second)
     shares = recalled(run, models, TASK, "models").values

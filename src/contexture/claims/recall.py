@@ -21,7 +21,7 @@ from contexture.tasks.mqar import MQAR
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
 
-SMOKE_STEPS = 3
+SMOKE_STEPS = 10
 BATCH = 32
 
 
@@ -37,7 +37,7 @@ def train_recall(
 ) -> list[TokenModel]:
     """A model for each seed, trained with Muon at `rate` and AdamW at a tenth of it.
 
-    At smoke scale three steps are taken, whatever `num_steps` is.
+    At smoke scale ten steps are taken, whatever `num_steps` is.
     """
     num_steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
     run.settings["training"] = f"{num_steps} steps of {BATCH} sequences, Muon at {rate:g}"

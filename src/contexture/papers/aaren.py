@@ -12,6 +12,7 @@ Shapes: scores c [sequences, time, heads], values v [sequences, time, heads, dim
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -186,7 +187,7 @@ def training(run: Run, mixed: Mixed, name: str) -> Samples:
 def cut_short(scores: Tensor, v: Tensor, *, length: int = 64) -> Tensor:
     """The recurrence whose gradient stops at every 64th token, as in truncated backpropagation through time."""
     out, state = [], None
-    for c, x in zip(scores.split(length, 1), v.split(length, 1), strict=True):
+    for c, x in zip(torch.split(scores, length, 1), torch.split(v, length, 1), strict=True):
         said, state = prefix_softmax(c, x, initial_state=state)
         state = SoftmaxPart(*(part.detach() for part in state))
         out.append(said)
@@ -221,9 +222,7 @@ LENGTHS = (16, 64, 256, 1024)
 WIDTH = 32
 
 
-def growth(
-    run: Run, kind: type[Aaren] | type[SoftmaxAttention] | type[LinearAttention], name: str, *, what: str
-) -> Samples:
+def growth(run: Run, kind: Callable[..., Any], name: str, *, what: str) -> Samples:
     """By what factor a layer's state, or its work for one more token, grows from 16 tokens to 1,024."""
     mixer = kind(WIDTH, num_heads=4, generator=generator("aaren", "growth"))
 
@@ -234,7 +233,7 @@ def growth(
             for length in LENGTHS:
                 state = mixer.init_state(1, device="cpu", dtype=torch.float32)
                 _, state = mixer.stream(tokens[:, :length], state)
-                work = count_flops(lambda state=state: mixer.stream(tokens[:, -1:], state))
+                work = count_flops(partial(mixer.stream, tokens[:, -1:], state))
                 sizes.append(state_bytes(state) if what == "state" else work)
         grown = torch.tensor(sizes, dtype=torch.float64) / sizes[0]
         return OneSeed(values=grown[-1:], curves={name: (LENGTHS, grown)})

@@ -260,7 +260,9 @@ def global_reach_window(run: Run) -> Samples:
 class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The size of the largest tensor that is made."""
 
-    size = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.size = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -47,7 +47,8 @@ FEATURES = num_features(DIM)
 
 def unit(x: Tensor) -> Tensor:
     """Vectors of length one."""
-    return x / x.norm(dim=-1, keepdim=True)
+    scaled: Tensor = x / x.norm(dim=-1, keepdim=True)
+    return scaled
 
 
 def monomials(x: Tensor) -> Tensor:
@@ -379,9 +380,9 @@ def small_rates(run: Run, *, rate: float | None, name: str) -> Samples:
             within = (1e-7 * (k @ k.mT - 1).exp()).tril(-1)
             written = torch.linalg.solve_triangular(within, 1e-7 * v, upper=False, unitriangular=True)
             return apart((q @ k.mT - 1).exp().tril() @ written / 1e-7, wanted, name)
-        heads = [x.unsqueeze(2) for x in (q, k, v)]
-        beta = torch.full_like(heads[0][..., 0], rate)
-        said = kernel_delta_rule(*heads, beta, sharpness=1.0)[0].squeeze(2)
+        read, written, values = (x.unsqueeze(2) for x in (q, k, v))
+        beta = torch.full_like(read[..., 0], rate)
+        said = kernel_delta_rule(read, written, values, beta, sharpness=1.0)[0].squeeze(2)
         return apart(said / rate, wanted, name)
 
     return over_seeds(run, one)

@@ -70,7 +70,7 @@ def draw(run: Run, seed: int) -> Drawn:
 def recurrence(x: Drawn) -> Tensor:
     """The definition, one token after another."""
     state, out = torch.zeros_like(x.k[:, :1].mT @ x.v[:, :1]), []
-    for q, k, v, beta in zip(*(part.split(1, 1) for part in x), strict=True):
+    for q, k, v, beta in zip(*(torch.split(part, 1, 1) for part in x), strict=True):
         state = state + k.mT @ (beta * (v - k @ state))
         out.append(q @ state)
     return torch.cat(out, 1)
@@ -80,7 +80,7 @@ def by_matrices(x: Drawn) -> Tensor:
     """The same with every I - beta k k' formed."""
     eye = torch.eye(DIM, dtype=x.k.dtype)
     state, out = torch.zeros_like(x.k[:, :1].mT @ x.v[:, :1]), []
-    for q, k, v, beta in zip(*(part.split(1, 1) for part in x), strict=True):
+    for q, k, v, beta in zip(*(torch.split(part, 1, 1) for part in x), strict=True):
         state = (eye - beta * (k.mT @ k)) @ state + beta * (k.mT @ v)
         out.append(q @ state)
     return torch.cat(out, 1)
@@ -99,7 +99,7 @@ def solved(k: Tensor, beta: Tensor, right: Tensor, *, corrects: bool) -> Tensor:
 def in_chunks(x: Drawn, size: int, *, corrects: bool = True) -> Tensor:
     """The WY form over chunks of `size` tokens."""
     state, out = torch.zeros_like(x.k[:, :1].mT @ x.v[:, :1]), []
-    for q, k, v, beta in zip(*(part.split(size, 1) for part in x), strict=True):
+    for q, k, v, beta in zip(*(torch.split(part, size, 1) for part in x), strict=True):
         written = solved(k, beta, v, corrects=corrects) - solved(k, beta, k, corrects=corrects) @ state
         out.append(q @ state + (q @ k.mT).tril() @ written)
         state = state + k.mT @ written
@@ -156,10 +156,13 @@ def householder(run: Run, *, by: Literal["vectors", "pairs", "uncorrected"], nam
         _, k, _, beta = (part[:, :count] for part in draw(run, seed))
         eye = torch.eye(DIM, dtype=k.dtype).expand(k.shape[0], -1, -1)
         wanted = eye
-        for key, rate in zip(k.split(1, 1), beta.split(1, 1), strict=True):
+        for key, rate in zip(torch.split(k, 1, 1), torch.split(beta, 1, 1), strict=True):
             wanted = (eye - rate * (key.mT @ key)) @ wanted
         if by == "pairs":
-            factors = [eye - rate * (key.mT @ key) for key, rate in zip(k.split(1, 1), beta.split(1, 1), strict=True)]
+            factors = [
+                eye - rate * (key.mT @ key)
+                for key, rate in zip(torch.split(k, 1, 1), torch.split(beta, 1, 1), strict=True)
+            ]
             while len(factors) > 1:
                 factors = [later @ earlier for earlier, later in zip(factors[::2], factors[1::2], strict=True)]
             said = eye - factors[0]
@@ -197,7 +200,9 @@ def vectors_uncorrected(run: Run) -> Samples:
 class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """How many operations are called, one after another."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
@@ -221,7 +226,7 @@ def calls(run: Run, learner: Literal["chunks", "linear", "recurrence"], name: st
                 linear_attention(q, k, v)
             else:
                 delta_rule_reference(q, k, v, beta, initial_state=None)
-        return counter.count
+        return int(counter.count)
 
     def one(seed: int) -> OneSeed:
         found = torch.tensor([counted(learner, seed, length) for length in LENGTHS], dtype=torch.float64)
@@ -274,8 +279,8 @@ def stored(run: Run, rule: Literal["delta", "additive", "least squares"], name: 
             if rule == "least squares":
                 memory = torch.linalg.pinv(k.squeeze(2)) @ v.squeeze(2)
             elif rule == "delta":
-                rounds = [x.repeat(1, 8, 1, 1) for x in (k, k, v)]
-                memory = delta_rule(*rounds, torch.ones_like(rounds[0][..., 0]))[1].squeeze(1)
+                keys, values = (x.repeat(1, 8, 1, 1) for x in (k, v))
+                memory = delta_rule(keys, keys, values, torch.ones_like(keys[..., 0]))[1].squeeze(1)
             else:
                 memory = linear_attention(k, k, v)[1].squeeze(1)
             curve.append(((k.squeeze(2) @ memory - v.squeeze(2)).square().mean((1, 2)), v.square().mean((1, 2, 3))))

@@ -52,7 +52,8 @@ Parts = tuple[Tensor, ...]
 
 def unit(x: Tensor) -> Tensor:
     """Vectors of length one."""
-    return x / x.norm(dim=-1, keepdim=True)
+    scaled: Tensor = x / x.norm(dim=-1, keepdim=True)
+    return scaled
 
 
 def fresh(run: Run, seed: int, kind: Kind) -> Parts:
@@ -81,7 +82,8 @@ def draw(run: Run, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys of length one, small values; keys and values cut into segments."""
     sequences = run.setting("sequences", smoke=16, cpu=256)
     q, k, v = normal(3, sequences, TIME, DIM, generator=run.generator(seed, "tokens"))
-    return unit(q), unit(k).unflatten(1, (SEGMENTS, LENGTH)), v.unflatten(1, (SEGMENTS, LENGTH)) / LENGTH
+    k, v = (torch.unflatten(x, 1, (SEGMENTS, LENGTH)) for x in (unit(k), v / LENGTH))
+    return unit(q), k, v
 
 
 def residual(run: Run, kind: Kind, name: str, *, by_op: bool = False) -> Samples:

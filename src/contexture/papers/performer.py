@@ -61,13 +61,15 @@ def orthogonal(run: Run, seed: int, draws: int, count: int) -> Tensor:
 def of_one_length(run: Run, seed: int, draws: int, count: int) -> Tensor:
     """Independent directions all cut to the length sqrt(DIM)."""
     drawn = independent(run, seed, draws, count)
-    return drawn * math.sqrt(DIM) / drawn.norm(dim=-1, keepdim=True)
+    cut: Tensor = drawn * math.sqrt(DIM) / drawn.norm(dim=-1, keepdim=True)
+    return cut
 
 
 def pairs(run: Run, seed: int, *, size: float = 1.0) -> tuple[Tensor, Tensor]:
     """Queries and keys of the same length, at random angles."""
     generator = run.generator(seed, "pairs")
-    return tuple(size * x / x.norm(dim=1, keepdim=True) for x in normal(2, PAIRS, DIM, generator=generator))  # type: ignore[return-value]
+    q, k = (size * x / x.norm(dim=1, keepdim=True) for x in normal(2, PAIRS, DIM, generator=generator))
+    return q, k
 
 
 def positive(w: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ def bias(run: Run, directions: Directions, name: str, *, estimate: Callable[...,
     def one(seed: int) -> OneSeed:
         q, k = pairs(run, seed)
         found = estimate(directions(run, seed, 2 * draws, DIM), q, k)
-        first, second = (part.mean(0) - 1 for part in found.split(draws))
+        first, second = (part.mean(0) - 1 for part in torch.split(found, draws))
         counts = [2**n for n in range(4, int(math.log2(2 * draws)) + 1)]
         curve = torch.stack([(found[:count].mean(0) - 1).square().mean().sqrt() for count in counts])
         return OneSeed(
@@ -248,7 +250,8 @@ def small_weights(run: Run, learner: str, name: str) -> Samples:
         cosine = 1 - 2 * share
         across = k - (k * q).sum(1, keepdim=True) * q / q.square().sum(1, keepdim=True)
         across = across / across.norm(dim=1, keepdim=True) * q.norm(dim=1, keepdim=True)
-        return cosine * q + math.sqrt(1 - cosine**2) * across
+        key: Tensor = cosine * q + math.sqrt(1 - cosine**2) * across
+        return key
 
     def one(seed: int) -> OneSeed:
         draws = run.setting("draws", smoke=4000, cpu=10_000)
@@ -414,7 +417,8 @@ def arc_cosine(q: Tensor, k: Tensor) -> Tensor:
     """E relu(w.q) relu(w.k) over w ~ N(0, I), for pairs [pairs, dim]."""
     lengths = q.norm(dim=1) * k.norm(dim=1)
     angle = ((q * k).sum(1) / lengths).clamp(-1, 1).acos()
-    return lengths * (angle.sin() + (math.pi - angle) * angle.cos()) / (2 * math.pi)
+    kernel: Tensor = lengths * (angle.sin() + (math.pi - angle) * angle.cos()) / (2 * math.pi)
+    return kernel
 
 
 def beyond(run: Run, learner: str, name: str) -> Samples:

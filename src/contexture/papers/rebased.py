@@ -168,7 +168,7 @@ def on_the_match(run: Run, kernel: Kernel, name: str) -> Samples:
     def one(seed: int) -> OneSeed:
         _, k, _ = draw(run, seed)
         z = products(k, k)
-        curve, shares = [], {}
+        shares: dict[tuple[str, int], Tensor] = {}
         for way, weigh in (("own", kernel), ("based", based)):
             for count in counts:
                 weights = weigh(z[:, :count, :count])
@@ -191,7 +191,7 @@ def sharper(run: Run) -> Samples:
     return on_the_match(run, torch.square, "ReBased")
 
 
-@sharper.reference("softmax attention")
+@sharper.reference("softmax attention to the same keys")
 def sharper_softmax(run: Run) -> Samples:
     """The exponential that Based's kernel begins."""
     return on_the_match(run, torch.exp, "softmax")

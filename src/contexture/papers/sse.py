@@ -137,10 +137,8 @@ def growth(run: Run, learner: str, name: str) -> Samples:
             else:
                 parameters, held = measured(LinearAttention(WIDTH, num_heads=2, generator=drawn))
                 found.append((parameters, held * (1 + partitions)))
-        parameters, held = torch.tensor(found, dtype=torch.float64).unbind(1)
-        return OneSeed(
-            values=parameters[-1:] / parameters[0], curves={name: (held.tolist(), parameters / parameters[0])}
-        )
+        sizes, states = torch.tensor(found, dtype=torch.float64).unbind(1)
+        return OneSeed(values=sizes[-1:] / sizes[0], curves={name: (states.tolist(), sizes / sizes[0])})
 
     return over_seeds(run, one)
 
@@ -296,7 +294,8 @@ def retrieved(run: Run, partitions: int, name: str, *, table: bool = False) -> S
             same = chosen.unsqueeze(2) == chosen.unsqueeze(1)
             said = ((k @ k.mT) * same) @ v
         nearest = (said @ v.mT).argmax(-1)
-        return (nearest == torch.arange(TIME)).double().mean(1)
+        share: Tensor = (nearest == torch.arange(TIME)).double().mean(1)
+        return share
 
     def one(seed: int) -> OneSeed:
         share = right(seed, partitions)
