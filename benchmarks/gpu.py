@@ -30,6 +30,7 @@ from contexture import ops
 from contexture.errors import ContextureError, InputError
 from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.ops.dispatch import ONLY_FAST
 from contexture.ops.kernels import interpreted
 from contexture.ops.lean_decode import lean_decode
 from contexture.store.results import read_result, write_result
@@ -40,6 +41,8 @@ from contexture.training.cohort import stack
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "gpu.json"
 CHUNK = 64
+STATES, SLOTS, PARTITIONS, MEMORIES = 16, 64, 8, 16
+"""Numbers of state a channel, slots of native hybrid attention, partitions, cached memories."""
 Row = dict[str, Any]
 
 
@@ -111,6 +114,15 @@ FLOORS: Mapping[str, Floor] = {
     "delta-rule": Floor(bytes=lambda dim: 8 * dim + 4, operations=delta_operations),
     "gated-delta-rule": Floor(bytes=lambda dim: 8 * dim + 8, operations=delta_operations),
     "softmax-attention": Floor(bytes=lambda dim: 8 * dim, operations=softmax_operations),
+    "selective-scan": Floor(bytes=lambda dim: 6 * dim, operations=lambda dim, _: 0),
+    "native-hybrid-attention": Floor(
+        bytes=lambda dim: 12 * dim + 2 * SLOTS, operations=lambda dim, _: (12 * 32 + 8 * SLOTS + 4 * 56) * dim
+    ),
+    "landmark-attention": Floor(bytes=lambda dim: 10 * dim, operations=lambda dim, length: 3 * length * dim),
+    "routed-linear-attention": Floor(bytes=lambda dim: 8 * dim, operations=linear_operations),
+    "cached-memories": Floor(bytes=lambda dim: 4 * dim, operations=lambda dim, _: 8 * MEMORIES * dim * dim),
+    "omega": Floor(bytes=lambda dim: 8 * dim + 12, operations=lambda dim, _: 10 * dim * dim),
+    "titans": Floor(bytes=lambda dim: 8 * dim + 12, operations=lambda dim, _: 10 * dim * dim),
 }
 """Queries, keys, values and outputs in bf16; rates and log-decays in fp32."""
 BACKWARD_BYTES, BACKWARD_OPERATIONS = 7 / 4, 5 / 2
@@ -137,8 +149,59 @@ PEERS: Mapping[str, tuple[str, str, Callable[..., Any]]] = {
 """flash-linear-attention's functions, and how they take our inputs."""
 
 
+ALONE = (
+    "selective-scan",
+    "native-hybrid-attention",
+    "landmark-attention",
+    "routed-linear-attention",
+    "cached-memories",
+    "omega",
+    "titans",
+)
+"""Ops for which no other library is timed beside ours."""
+
+
+def inputs_alone(op: str, shape: Sequence[int], device: str) -> list[Tensor]:
+    """Rows in bf16, queries and keys of length one; rates, decays and shares in fp32."""
+    generator = torch.Generator(device).manual_seed(0)
+    batch, length, heads, dim = shape
+
+    def draw(*sizes: int, wide: bool = False) -> Tensor:
+        x = torch.randn(*sizes, generator=generator, device=device)
+        return x if wide else x.to(torch.bfloat16)
+
+    def gate(*sizes: int) -> Tensor:
+        return torch.rand(*sizes, generator=generator, device=device)
+
+    if op == "selective-scan":
+        channels = heads * dim
+        x, dt = draw(batch, length, channels), (0.1 * gate(batch, length, channels)).to(torch.bfloat16)
+        reads, writes = draw(batch, length, STATES), draw(batch, length, STATES)
+        return [x, dt, -draw(1, channels, STATES, wide=True).exp(), writes, reads]
+    if op == "cached-memories":
+        first, second = (draw(MEMORIES, heads, dim, 2 * dim), draw(MEMORIES, heads, 2 * dim, dim))
+        shares = draw(batch, length, MEMORIES, wide=True).softmax(-1)
+        return [draw(*shape), shares, first * dim**-0.5, second * dim**-0.5]
+    q, k = (F.normalize(draw(*shape), dim=-1) for _ in range(2))
+    v, scalars = draw(*shape), (batch, length, heads)
+    match op:
+        case "native-hybrid-attention":
+            rest = [-gate(*scalars, SLOTS), draw(*shape), draw(*shape)]
+        case "landmark-attention":
+            rest = [draw(*shape)]
+        case "routed-linear-attention":
+            rest = [gate(batch, length, PARTITIONS)]
+        case "omega":
+            rest = [0.02 * gate(*scalars), gate(*scalars), -0.1 * gate(*scalars)]
+        case _:
+            rest = [0.2 * gate(*scalars), (0.1 + 0.8 * gate(*scalars)).log(), -0.1 * gate(*scalars)]
+    return [q, k, v, *rest]
+
+
 def inputs(op: str, shape: Sequence[int], device: str) -> list[Tensor]:
     """Queries and keys of length one, and values, in bf16; rates and log-decays in fp32."""
+    if op in ALONE:
+        return inputs_alone(op, shape, device)
     generator = torch.Generator(device).manual_seed(0)
     q, k, v = (torch.randn(*shape, generator=generator, device=device) for _ in range(3))
     drawn = [x.to(torch.bfloat16) for x in (F.normalize(q, dim=-1), F.normalize(k, dim=-1), v)]
@@ -284,10 +347,17 @@ def op_group(op: str, sizes: Sizes, machine: Row) -> Work:
 
 
 def error_of(op: str, form: Callable[..., Any], drawn: Sequence[Tensor]) -> Row:
-    """The relative error of the first sequence's first head at full length, against the chunked path in fp32."""
+    """The relative error of the first sequence (or its first head) at full length, against the chunked path in fp32."""
     with torch.no_grad():
-        part = [x[:1, :, :1].contiguous() for x in drawn]
-        expected, got = ends(ours(op, "chunked")(*(x.float() for x in part))), ends(form(*part)).float()
+        batch = drawn[0].shape[0]
+        # Not every input of these ops has heads, nor all of them a batch.
+        part = [x[:1] if x.shape[0] == batch else x for x in drawn]
+        if op not in ALONE:
+            part = [x[:, :, :1].contiguous() for x in part]
+        expected, got = (
+            ends(ours(op, ONLY_FAST.get(op, "chunked"))(*(x.float() for x in part))),
+            ends(form(*part)).float(),
+        )
     error = rms(got - expected) / rms(expected)
     wrong = {"failed": f"off by {error:.1e} against the chunked path"} if error > TOLERANCES[torch.bfloat16][0] else {}
     return {"relative_error": error} | wrong
@@ -404,7 +474,7 @@ def cohort_group(sizes: Sizes, _: Row) -> Work:
 
 
 GROUPS: Mapping[str, Callable[[Sizes, Row], Work]] = {
-    **{op: (lambda sizes, machine, op=op: op_group(op, sizes, machine)) for op in PEERS},
+    **{op: (lambda sizes, machine, op=op: op_group(op, sizes, machine)) for op in (*PEERS, *ALONE)},
     "softmax": softmax_group,
     "decode": decode_group,
     "training": training_group,

@@ -1,4 +1,4 @@
-"""The GPU benchmark's logic, at toy sizes on a CPU: groups, going on after a stop, tables, what it says without a GPU."""
+"""The GPU benchmark at toy sizes on a CPU: groups, going on after a stop, tables, what it says without a GPU."""
 
 import importlib.util
 import sys
@@ -52,7 +52,7 @@ def test_floors_of_linear_attention_and_the_delta_rule(gpu):
 @pytest.mark.skipif(not kernels.interpreted(), reason="toy sizes are for the interpreter")
 def test_every_group_runs_once_and_a_stopped_run_goes_on(gpu, tmp_path, monkeypatch):
     path = tmp_path / "gpu.json"
-    names = ["linear-attention", "softmax", "decode", "training", "cohorts"]
+    names = ["linear-attention", "softmax", "decode", "training", "cohorts", *gpu.ALONE]
     monkeypatch.setitem(gpu.GROUPS, "training", lambda sizes, machine: list(gpu.training_group(sizes, machine))[:1])
     assert gpu.run(names[:2], gpu.TOY, path, "toy") == 0
     first = read_result(path)
@@ -62,6 +62,7 @@ def test_every_group_runs_once_and_a_stopped_run_goes_on(gpu, tmp_path, monkeypa
     assert found["rows"][:2] == first["rows"]
     assert found["machine"] == first["machine"]
     assert sorted({row["group"] for row in found["rows"]}) == sorted(names)
+    assert [row for row in found["rows"] if row["group"] in gpu.ALONE and "failed" in row] == []
     linear = found["rows"][0]
     assert linear["relative_error"] < 1e-2
     assert linear["forward_ms"] < linear["both_ms"]

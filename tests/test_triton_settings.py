@@ -48,7 +48,7 @@ def check(name: str, inputs: list[Tensor], **settings) -> None:
         agree("settings", f"gradient {number} of {name}", one.cpu(), other, tolerance=slopes, scale=1e-3 * largest)
 
 
-@pytest.mark.parametrize("window", [0, 5, 40])
+@pytest.mark.parametrize("window", [0, 40])
 def test_native_hybrid_windows(window):
     check("native-hybrid-attention", sample("native-hybrid-attention", 34), window=window)
 
@@ -87,7 +87,7 @@ def test_routes(num_routes, dim, packed):
     segments = SEGMENTS if packed else None
     check(
         "routed-linear-attention",
-        sample("routed-linear-attention", 40, dim=dim),
+        sample("routed-linear-attention", 40 if packed else 20, dim=dim),
         num_routes=num_routes,
         segments=segments,
     )
@@ -110,7 +110,7 @@ def test_memories_that_are_not_read_get_no_gradient():
     ("omega", {"loss": "product", "window": 2}),
 ])  # fmt: skip
 def test_chunks_of_learned_memories(name, settings):
-    check(name, sample(name, 40, dim=6 if "segments" in settings else 20), **settings)
+    check(name, sample(name, 40 if "segments" in settings else 17), **settings)
 
 
 MIXERS = (
@@ -129,8 +129,8 @@ MIXERS = (
 def test_mixers_give_the_same_on_either_path(name, op, settings):
     generator = torch.Generator().manual_seed(0)
     mixer = discovery.find(name, "mixers")(8, num_heads=1, generator=generator, **settings).to(DEVICE)
-    x = torch.randn(2, 20, 8, generator=generator).to(DEVICE)
-    segments = torch.tensor([[0] * 9 + [1] * 11, [2] * 17 + [-1] * 3], device=DEVICE)
+    x = torch.randn(2, 10, 8, generator=generator).to(DEVICE)
+    segments = torch.tensor([[0] * 6 + [1] * 4, [2] * 8 + [-1] * 2], device=DEVICE)
     results = []
     for path in ("reference", "triton"):
         before = ops.counts().get((op, path), 0)
@@ -138,8 +138,8 @@ def test_mixers_give_the_same_on_either_path(name, op, settings):
             out = mixer(x, segments=segments).masked_fill((segments == -1).unsqueeze(-1), 0.0)
             slopes = torch.autograd.grad(out.square().sum(), list(mixer.parameters()), materialize_grads=True)
             with torch.no_grad():
-                first, state = mixer.stream(x[:, :19], mixer.init_state(2, device=DEVICE, dtype=x.dtype))
-                streamed = torch.cat((first, mixer.stream(x[:, 19:], state)[0]), 1)
+                first, state = mixer.stream(x[:, :9], mixer.init_state(2, device=DEVICE, dtype=x.dtype))
+                streamed = torch.cat((first, mixer.stream(x[:, 9:], state)[0]), 1)
         assert ops.counts()[op, path] >= before + 3
         results.append((out, streamed, slopes))
     expected, got = results
