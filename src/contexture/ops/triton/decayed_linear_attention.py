@@ -11,5 +11,5 @@ def decayed_linear_attention_triton(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The scan with one log-decay per head and step."""
-    out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))
     return out, state

@@ -518,5 +518,5 @@ def gated_linear_attention_triton(
 ) -> tuple[Tensor, Tensor]:
     """One log-decay per channel of the keys."""
     rows = q, k, v, g.to(torch.float32)
-    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))
     return out, state

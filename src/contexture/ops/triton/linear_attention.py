@@ -10,5 +10,5 @@ def linear_attention_triton(
     q: Tensor, k: Tensor, v: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The scan without a decay."""
-    out, state = Scan.apply(q, k, v, None, initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = Scan.apply(q, k, v, None, initial_state, ids(segments))
     return out, state
