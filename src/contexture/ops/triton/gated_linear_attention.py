@@ -521,5 +521,5 @@ def gated_linear_attention_triton(
     if single(q, k, v, g, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state, log_decay=g)
     rows = q, k, v, g.to(torch.float32)
-    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))
     return out, state
