@@ -46,7 +46,10 @@ def load(name: str | Path) -> AnyLearner | Agent:
         return InContextAgent.of(load_shipped_decisions(str(name)))
     if Path(name).is_dir() and holds_decisions(name):
         return InContextAgent.load(name)
-    return load_named(name)
+    try:
+        return load_named(name)
+    except InputError as error:
+        raise InputError(f"{error}; agents: {', '.join(shipped_agents()) or 'none'}") from None
 
 
 def compare(

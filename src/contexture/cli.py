@@ -228,12 +228,12 @@ def _add_claim(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser = commands.add_parser(
         "check",
-        help="hold your own mixer, learner or task to the laws",
+        help="hold your own mixer, learner, task, environment or agent to the laws",
         formatter_class=_Formatter,
         description="examples:\n  contexture check mixers mine.py:MyMixer\n  contexture check learners ridge\n"
-        "  contexture check papers mine.py\n",
+        "  contexture check environments mine.py:MyBandit\n  contexture check papers mine.py\n",
     )
-    parser.add_argument("room", choices=("mixers", "learners", "tasks", "papers"))
+    parser.add_argument("room", choices=("mixers", "learners", "tasks", "environments", "agents", "papers"))
     parser.add_argument("name", help="a registered name, or file.py:ClassName (papers: file.py)")
 
 

@@ -1,4 +1,4 @@
-"""`contexture check ROOM NAME`: hold a mixer, learner, task or paper to the laws; a broken one is exit status 1."""
+"""`contexture check ROOM NAME`: hold what is registered, or your own, to the laws; a broken one is exit status 1."""
 
 import argparse
 from typing import Any
@@ -26,11 +26,16 @@ def run(options: argparse.Namespace) -> int:
 def _check(room: str, cls: type[Any]) -> None:
     from contexture import testing
     from contexture.discovery import build
+    from contexture.environments.gaussian_bandit import GaussianBandit
 
     if room == "mixers":
         check = testing.check_mixer if cls.card.causal else testing.check_set_mixer
         check(cls)
     elif room == "learners":
         testing.check_learner(build(cls))
+    elif room == "environments":
+        testing.check_environment(build(cls))
+    elif room == "agents":
+        testing.check_agent(cls if hasattr(cls, "example") else cls(GaussianBandit()))
     else:
         testing.check_task(build(cls))

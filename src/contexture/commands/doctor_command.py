@@ -10,6 +10,7 @@ OPTIONAL = {
     "pyarrow": "contexture[parquet]",
     "pandas": "pandas",
     "triton": "triton",
+    "gymnasium": "contexture[gymnasium]",
 }
 REQUIRED = (
     "torch",
@@ -34,6 +35,7 @@ def _version(distribution: str) -> str | None:
 
 def report() -> dict[str, Any]:
     """Everything that `doctor` prints, as plain values."""
+    from contexture.agents.saved import shipped_agents
     from contexture.learners.saved import shipped
     from contexture.store.environment import environment
 
@@ -42,7 +44,7 @@ def report() -> dict[str, Any]:
         "packages": {name: _version(name) for name in REQUIRED},
         "optional": {name: _version(name) or f"not installed: pip install '{line}'" for name, line in OPTIONAL.items()},
         "paths": _paths(),
-        "weights": {name: _intact(name) for name in shipped()},
+        "weights": {name: _intact(name) for name in (*shipped(), *shipped_agents())},
     }
 
 
@@ -68,11 +70,11 @@ def _paths() -> dict[str, str]:
 
 
 def _intact(name: str) -> str:
+    from contexture.api import load
     from contexture.errors import CheckpointError
-    from contexture.learners.saved import load_shipped
 
     try:
-        load_shipped(name)
+        load(name)
     except CheckpointError as error:
         return str(error)
     return "intact"

@@ -53,7 +53,8 @@ class LinearBandit:
     def arms(self) -> Float[Tensor, "arms dim"]:
         """The features of every arm."""
         source = generator_of(self.arms_seed, "linear-bandit")
-        return torch.randn(self.num_arms, self.dim, generator=source) / self.dim**0.5
+        scale: float = self.dim**-0.5
+        return torch.randn(self.num_arms, self.dim, generator=source) * scale
 
     def begin(self, batch: int, *, generator: torch.Generator) -> Arms:
         """Draw the weights; a world holds the means that they give."""

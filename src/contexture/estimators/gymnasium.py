@@ -196,7 +196,7 @@ class ContextAgent:
             raise InputError(f"rewards go from a lower to a higher number, not from {rewards[0]} to {rewards[1]}")
         self.env, self.rewards = env, rewards
         self.described = describe(env)
-        self._offsets = (int(env.action_space.start), int(env.observation_space.start))  # type: ignore[attr-defined]
+        self._offsets = (int(env.action_space.start), int(env.observation_space.start))
         self.agent = _agent(agent, self.described, settings)
         self.begin(seed=0)
 

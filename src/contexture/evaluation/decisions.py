@@ -172,7 +172,7 @@ def _most(metric: Metric, steps: int, environment: Environment) -> int:
 
 
 def _settings(environment: Environment) -> dict[str, Any]:
-    names = [field.name for field in fields(environment)] if is_dataclass(environment) else []
+    names: list[str] = [field.name for field in fields(environment)] if is_dataclass(environment) else []
     values = {name: getattr(environment, name) for name in names}
     return {name: value for name, value in values.items() if isinstance(value, str | int | float | bool | None)}
 

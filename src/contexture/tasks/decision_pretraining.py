@@ -89,7 +89,8 @@ class DecisionPretraining:
         if self.shortest is None:
             return self.steps
         share = float(torch.rand(1, generator=generator))
-        return round(self.shortest * (self.steps / self.shortest) ** share)
+        stretch: float = (self.steps / self.shortest) ** share
+        return round(self.shortest * stretch)
 
     def _pulls(self, batch: int, steps: int, generator: torch.Generator) -> Trajectories:
         """A bandit's pulls leave nothing behind, so all of them can be made at once."""

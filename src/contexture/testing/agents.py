@@ -63,7 +63,7 @@ class AgentCase:
 
 def check_agent(agent: type[Any] | Agent, *, laws: tuple[str, ...] = ()) -> None:
     """Hold an agent, or the example of a class, to every law or the named ones; LawError at the first broken."""
-    found = build(agent) if isinstance(agent, type) else agent
+    found: Any = build(agent) if isinstance(agent, type) else agent
     case = AgentCase(found, found.environment)
     run_laws(LAWS, case, waivers=found.card.waivers, only=laws)
 

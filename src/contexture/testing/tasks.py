@@ -401,7 +401,11 @@ def oracle_law(case: TaskCase) -> None:
     if oracle is None:
         return
     episodes = case.draw(case.num_episodes, "oracle")
-    gains = _gains_on_tokens(case, oracle, episodes) if isinstance(episodes, Tokens) else _gains(case, oracle, episodes)
+    if isinstance(episodes, Tokens):
+        gains = _gains_on_tokens(case, oracle, episodes)
+    else:
+        assert isinstance(episodes, Pairs)
+        gains = _gains(case, oracle, episodes)
     comparisons = sum(gain.shape[1] + 1 for gain in gains.values())
     most = float(torch.special.ndtri(torch.tensor(1 - LEVEL / max(1, comparisons), dtype=torch.float64)))
     for name, gain in gains.items():

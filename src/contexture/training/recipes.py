@@ -49,7 +49,7 @@ def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
         model=DecisionModelConfig(num_actions=5, backbone=_unordered()),
         optimiser=OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02),
         schedule=ScheduleConfig(shape="linear", warm_up=50, hold=0.5),
-        steps=1000,
+        steps=3000,
         batch=32,
         block=32,
         seed=seed,
@@ -72,7 +72,7 @@ def over_pairs(task: TaskChoice) -> TrainingConfig:
 
 
 def over_trajectories(task: TaskChoice) -> TrainingConfig:
-    """A modest run on a registered task over trajectories: two layers of width 32, 1,000 steps of Muon."""
+    """A modest run on a registered task over trajectories: two layers of width 32, 3,000 steps of Muon."""
     drawn = _drawn(task)
     assert isinstance(drawn, Trajectories)
     features = drawn.observations.shape[2]
