@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from contexture.store.atomic import make_folder, write_file
 if TYPE_CHECKING:
     from contexture.evaluation.streams import Scores, StreamScore
     from contexture.tables.dataset import Dataset
+    from contexture.training.streams.config import StreamConfig
 
 RUNS = Path("contexture-runs")
 WINDOWS = 40
@@ -40,12 +42,18 @@ def run(options: argparse.Namespace) -> int:
     kind = data.schema.task
     say(*data.describe())
     window = max(LEAST_WINDOW, -(-len(rows) // WINDOWS))
-    runs: dict[str, Callable[[], Iterator[Scores]]] = {
-        name: (lambda config=config: score_ours(config, rows, targets)) for name, config in our_settings(kind).items()
-    }
     rivals, skipped = _rivals(kind)
-    for name, make in rivals.items():
-        runs[name] = lambda make=make: score_rival(make(), kind, rows, targets)
+
+    def ours(config: "StreamConfig") -> "Iterator[Scores]":
+        return score_ours(config, rows, targets)
+
+    def theirs(make: Callable[[], Any]) -> "Iterator[Scores]":
+        return score_rival(make(), kind, rows, targets)
+
+    runs: dict[str, Callable[[], Iterator[Scores]]] = {
+        name: partial(ours, config) for name, config in our_settings(kind).items()
+    }
+    runs |= {name: partial(theirs, make) for name, make in rivals.items()}
     if options.learners:
         strays = [name for name in options.learners if name not in runs]
         if strays:

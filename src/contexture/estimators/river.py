@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SETTINGS = ("context", "chunk", "replay", "stretch", "memory", "rate", "width", "num_heads", "seed")
 
 
-class _ContextStream(base.Estimator):  # type: ignore[misc]
+class _ContextStream(base.Estimator):
     """What the classifier and the regressor share; their settings are those of StreamConfig."""
 
     _kind: Any
@@ -93,7 +93,7 @@ class _ContextStream(base.Estimator):  # type: ignore[misc]
         return found
 
 
-class ContextStreamClassifier(_ContextStream, base.MiniBatchClassifier):  # type: ignore[misc]
+class ContextStreamClassifier(_ContextStream, base.MiniBatchClassifier):
     """Probabilities of the classes met so far, from the recent pairs and from weights that follow the stream."""
 
     _kind = "classification"
@@ -119,7 +119,7 @@ class ContextStreamClassifier(_ContextStream, base.MiniBatchClassifier):  # type
         return pd.Series([self.predict_one(row) for row in _rows(X)], index=X.index)
 
 
-class ContextStreamRegressor(_ContextStream, base.MiniBatchRegressor):  # type: ignore[misc]
+class ContextStreamRegressor(_ContextStream, base.MiniBatchRegressor):
     """The mean of a number, from the recent pairs and from weights that follow the stream."""
 
     _kind = "regression"

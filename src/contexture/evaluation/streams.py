@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -27,16 +27,8 @@ Row = Mapping[str, Any]
 Scores = tuple[list[float], list[bool]]
 
 
-class Rival(Protocol):
-    """A learner with river's verbs."""
-
-    def learn_one(self, x: Row, y: Any) -> Any:
-        """Learn from a pair."""
-        ...
-
-    def predict_one(self, x: Row) -> Any:
-        """The class or the number."""
-        ...
+Rival = Any
+"""A learner with river's verbs: learn_one(x, y), predict_one(x), and predict_proba_one(x) where it tells classes apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +150,7 @@ def score_rival(rival: Rival, target: str, rows: Sequence[Row], targets: Sequenc
         if target == "regression":
             losses.append((float(rival.predict_one(row) or 0.0) - y) ** 2 / spread)
         else:
-            chances = rival.predict_proba_one(row)  # type: ignore[attr-defined]
+            chances = rival.predict_proba_one(row)
             losses.append(-math.log(max(chances.get(y, 0.0), FLOOR)))
             hits.append(bool(chances) and max(chances, key=chances.get) == y)
         rival.learn_one(row, y)

@@ -108,7 +108,7 @@ class StreamModel(nn.Module):
                 fresh.read.weight[:, part * num_slots : part * num_slots + old.num_slots] = self.read.weight[
                     :, part * old.num_slots : (part + 1) * old.num_slots
                 ]
-            fresh.read.bias.copy_(self.read.bias)  # type: ignore[union-attr, arg-type]
+            fresh.read.load_state_dict({"weight": fresh.read.weight, "bias": self.read.bias})
             if old.num_classes:
                 fresh.told.weight[: old.num_classes] = self.told.weight  # type: ignore[operator]
                 for mine, theirs in zip(fresh.head.parameters(), self.head.parameters(), strict=True):

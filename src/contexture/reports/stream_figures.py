@@ -105,13 +105,12 @@ def figure(comparison: StreamComparison) -> str:
         )
         height = axes.bbox.height
         wanted = [min(max((end - low) / (high - low), 0.0), 1.0) * height for end in ends]
-        for index, (score, place) in enumerate(
-            zip(comparison.scores, spread(wanted, gap=_LINE, low=0, high=height), strict=True)
-        ):
+        spaced = spread(wanted, gap=_LINE, low=0, high=height)
+        for index, score in enumerate(comparison.scores):
             axes.annotate(
                 score.name,
                 xy=(1, wanted[index] / height),
-                xytext=(1 + 18 / axes.bbox.width, place / height),
+                xytext=(1 + 18 / axes.bbox.width, spaced[index] / height),
                 xycoords="axes fraction",
                 textcoords="axes fraction",
                 va="center",

@@ -295,5 +295,5 @@ def selective_scan_triton(
         return scan_step(x, dt, A, B, C, state=state)
     starts = None if segments is None else F.pad(runs(segments).diff(dim=1) != 0, (1, 0)).to(torch.int8)
     tensors = rows(x), rows(dt), A.contiguous(), rows(B), rows(C), state.float().contiguous(), starts
-    out: tuple[Tensor, Tensor] = _Scan.apply(*tensors)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor] = _Scan.apply(*tensors)
     return out
