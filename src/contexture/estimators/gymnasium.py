@@ -196,7 +196,8 @@ class ContextAgent:
             raise InputError(f"rewards go from a lower to a higher number, not from {rewards[0]} to {rewards[1]}")
         self.env, self.rewards = env, rewards
         self.described = describe(env)
-        self._offsets = (int(env.action_space.start), int(env.observation_space.start))
+        spaces: tuple[Any, Any] = (env.action_space, env.observation_space)
+        self._offsets = (int(spaces[0].start), int(spaces[1].start))
         self.agent = _agent(agent, self.described, settings)
         self.begin(seed=0)
 

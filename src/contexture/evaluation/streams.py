@@ -28,7 +28,7 @@ Scores = tuple[list[float], list[bool]]
 
 
 Rival = Any
-"""A learner with river's verbs: learn_one(x, y), predict_one(x), and predict_proba_one(x) where it tells classes apart."""
+"""A learner with river's verbs: learn_one(x, y), predict_one(x), and of classes predict_proba_one(x)."""
 
 
 @dataclass(frozen=True, kw_only=True)

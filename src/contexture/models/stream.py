@@ -110,7 +110,7 @@ class StreamModel(nn.Module):
                 ]
             fresh.read.load_state_dict({"weight": fresh.read.weight, "bias": self.read.bias})
             if old.num_classes:
-                fresh.told.weight[: old.num_classes] = self.told.weight  # type: ignore[operator]
+                fresh.told.weight[: old.num_classes] = self.told.weight
                 for mine, theirs in zip(fresh.head.parameters(), self.head.parameters(), strict=True):
                     mine[: old.num_classes], mine[-1] = theirs[:-1], theirs[-1]
         self.config, self.read = new, fresh.read

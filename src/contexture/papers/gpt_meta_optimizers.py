@@ -68,7 +68,8 @@ def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def softmax(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """What softmax attention reads."""
-    return (queries @ keys.mT / keys.shape[2] ** 0.5).softmax(-1) @ values
+    scale: float = keys.shape[2] ** -0.5
+    return (queries @ keys.mT * scale).softmax(-1) @ values
 
 
 def descended(start: Tensor, x: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
