@@ -355,7 +355,7 @@ class _Call:
         self.pairs, self.chunks = self.batch * self.heads, triton.cdiv(self.time, self.size)
         self.scanned = min(tile(self.columns), 32 if large else 64)
         self.few = min(self.width, 32 if large else 64)
-        self.flags = {"SIZE": self.size, "DOT": dot(v.dtype), "HAS_IDS": numbers is not None, "num_warps": 4}
+        self.flags = {"SIZE": self.size, "DOT": dot(v.dtype), "HAS_IDS": numbers is not None, "num_warps": 8}
         self.levels, self.num_stages = self.size.bit_length() - 1, 1 if large else 2
 
     def room(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
