@@ -215,5 +215,5 @@ class _Cached(torch.autograd.Function):
 def cached_memories_triton(q: Tensor, weights: Tensor, *parts: Tensor, segments: Tensor | None) -> Tensor:
     """Tiles of queries through the memories that they read."""
     *first, second = (part.contiguous() for part in parts)
-    out = _Cached.apply(rows(q), weights.contiguous(), first[0] if first else None, second)  # type: ignore[no-untyped-call]
+    out = _Cached.apply(rows(q), weights.contiguous(), first[0] if first else None, second)
     return silence(out, segments)

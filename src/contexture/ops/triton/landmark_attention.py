@@ -158,5 +158,5 @@ def landmark_attention_triton(
     if num_retrieved is not None:
         with torch.no_grad():
             kept = _kept(q * scale, landmarks, blocks, num_retrieved)
-    out = _Landmarks.apply(rows(q), rows(k), rows(v), rows(landmarks), *blocks, kept, block, scale)  # type: ignore[no-untyped-call]
+    out = _Landmarks.apply(rows(q), rows(k), rows(v), rows(landmarks), *blocks, kept, block, scale)
     return silence(out, segments)

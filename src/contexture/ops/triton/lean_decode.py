@@ -218,5 +218,5 @@ def lean_decode_triton(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, scal
 
     Keys and values may lie in memory as they like, up to the last axis. A length beyond the past counts as the past.
     """
-    out: Tensor = _LeanDecode.apply(q.contiguous(), rows(k), rows(v), lengths, scale)  # type: ignore[no-untyped-call]
+    out: Tensor = _LeanDecode.apply(q.contiguous(), rows(k), rows(v), lengths, scale)
     return out

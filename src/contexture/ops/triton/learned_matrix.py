@@ -301,6 +301,6 @@ def learned_matrix(
     carried = weights.carried[..., -1, 0].expand(lead).contiguous()
     floats = weights.writes.float().contiguous(), weights.pushes.float().contiguous(), reads.float(), carried.float()
     states = (x.float().contiguous() for x in before)
-    out, last = _Learned.apply(rows(q), rows(k), rows(v), *floats, *tables, *states, moving, squared)  # type: ignore[no-untyped-call]
+    out, last = _Learned.apply(rows(q), rows(k), rows(v), *floats, *tables, *states, moving, squared)
     memory, momentum, anchor = last.unbind(2)
     return out, Memories(memory, momentum, before.anchor if chunks == 1 else anchor)

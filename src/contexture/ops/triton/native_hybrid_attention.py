@@ -142,5 +142,5 @@ def native_hybrid_attention_triton(
     ids = stretch[:, past:].to(torch.int32).expand(q.shape[0], -1).contiguous()
     tensors = (rows(x) for x in (q, silence(k, segments), silence(v, segments), decay, qw, keys, values))
     slots = state.slots.float().contiguous()
-    out, last = _Hybrid.apply(*tensors, slots, ids, key_ids, window, scale, segments is not None)  # type: ignore[no-untyped-call]
+    out, last = _Hybrid.apply(*tensors, slots, ids, key_ids, window, scale, segments is not None)
     return silence(out, segments), _after(state, last, kw, v, window=window, segments=segments)

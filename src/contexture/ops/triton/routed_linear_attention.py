@@ -264,5 +264,5 @@ def routed_linear_attention_triton(
         firsts = torch.searchsorted(put.partitions, numbers).to(torch.int32)
         ids = None if segments is None else runs(segments).to(torch.int32)
     tensors = rows(q), rows(silence(k, segments)), rows(v), values.contiguous(), initial_state.float().contiguous()
-    out, state = _Routed.apply(*tensors, items, firsts, put.ends.to(torch.int32).contiguous(), ids, size)  # type: ignore[no-untyped-call]
+    out, state = _Routed.apply(*tensors, items, firsts, put.ends.to(torch.int32).contiguous(), ids, size)
     return silence(out, segments), state

@@ -196,8 +196,8 @@ def _backward_kernel(
             if PACKED:
                 decay = tl.where(tl.load(starts_ptr + t, mask=there, other=0) != 0, 0.0, decay)
             state = decay * state + (dt * x)[:, None] * b[None, :]
-            passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)  # noqa: RUF005
-            rates, writes = rates + (dt,), writes + (b,)  # noqa: RUF005
+            passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)  # type: ignore[assignment]  # noqa: RUF005
+            rates, writes = rates + (dt,), writes + (b,)  # type: ignore[assignment]  # noqa: RUF005
         for u in tl.static_range(STEPS - 1, -1, -1):
             t = block * STEPS + u
             there = t < time
@@ -295,5 +295,5 @@ def selective_scan_triton(
         return scan_step(x, dt, A, B, C, state=state)
     starts = None if segments is None else F.pad(runs(segments).diff(dim=1) != 0, (1, 0)).to(torch.int8)
     tensors = rows(x), rows(dt), A.contiguous(), rows(B), rows(C), state.float().contiguous(), starts
-    out: tuple[Tensor, Tensor] = _Scan.apply(*tensors)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor] = _Scan.apply(*tensors)
     return out
