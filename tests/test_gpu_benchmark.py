@@ -1,4 +1,4 @@
-"""The GPU benchmark at toy sizes on a CPU: groups, going on after a stop, tables, what it says without a GPU."""
+"""The GPU benchmark's logic, at toy sizes on a CPU: groups, going on after a stop, tables; and without a GPU."""
 
 import importlib.util
 import sys

@@ -116,6 +116,22 @@ def test_mixers_give_the_same_on_either_path(op, name):
         agree(law, "a parameter's gradient", one, other, tolerance=slopes, scale=1e-2 * largest)
 
 
+@linux
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")
+@pytest.mark.parametrize("op", ["linear-attention", "gated-delta-rule"])
+def test_a_compiled_mixer_holds_the_kernel_as_one_node(op):
+    mixer = discovery.find(op, "mixers")(8, num_heads=2, generator=torch.Generator()).to(DEVICE)
+    x = torch.randn(1, 5, 8, generator=torch.Generator()).to(DEVICE).requires_grad_()
+    segments = torch.tensor([[0, 0, 1, 1, 1]], device=DEVICE)
+    expected = mixer(x, segments=segments)
+    (slope,) = torch.autograd.grad(expected.square().sum(), x)
+    with ops.use("triton", op=op):
+        got = torch.compile(mixer, fullgraph=True, backend="aot_eager")(x, segments=segments)
+        (other,) = torch.autograd.grad(got.square().sum(), x)
+    agree("paths", "the output", got, expected, tolerance=1e-5)
+    agree("paths", "the gradient", other, slope, tolerance=1e-4)
+
+
 def test_the_command_line_reads_the_variable_once(monkeypatch, capsys):
     monkeypatch.setenv("CONTEXTURE_PATHS", "mesa=reference")
     assert main(["doctor"]) == 0

@@ -6,6 +6,7 @@ nothing falls back silently. `counts()` tells which paths ran. The path "triton"
 one (`contexture.ops.kernels`); it is imported when it is first taken.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,6 +157,12 @@ def why(op: Op, call: Call) -> str:
     return _unable(op.name, call) or "its kernel is slower here"
 
 
+def _kernel(name: str) -> Path:
+    if torch.compiler.is_compiling():
+        return functools.partial(kernels.in_graph, name)
+    return kernels.kernel(name)
+
+
 def run(op: Op, *tensors: Tensor, keys: int, **keywords: Any) -> Any:
     """Run `op` on the path that the table chooses; autocast is left outside, since an op minds its own precision."""
     first = tensors[0]
@@ -172,7 +179,7 @@ def run(op: Op, *tensors: Tensor, keys: int, **keywords: Any) -> Any:
     path = path_of(op, call)
     if not torch.compiler.is_compiling():
         _counts[op.name, path] = _counts.get((op.name, path), 0) + 1
-    function = op.paths[path] if path in op.paths else kernels.kernel(op.name)
+    function = op.paths[path] if path in op.paths else _kernel(op.name)
     if torch.is_autocast_enabled(call.device):
         with torch.autocast(call.device, enabled=False):
             return function(*tensors, **keywords)

@@ -6,15 +6,20 @@ on a CUDA device, or anywhere in Triton's interpreter (the environment variable 
 256.
 """
 
+import ast
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from contexture.errors import InputError
+from contexture.ops import opaque
 
 LARGEST = 256
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -26,7 +31,7 @@ def _module(op: str) -> str:
     return op.replace("-", "_")
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_kernel(op: str) -> bool:
     """Whether a kernel was written for this op.
 
@@ -41,13 +46,13 @@ def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def installed() -> bool:
     """Whether Triton can be imported."""
     return _installed()
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on any device."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
@@ -79,3 +84,44 @@ def kernel(op: str) -> Callable[..., Any]:
         importlib.import_module(f"contexture.ops.triton.{_module(op)}"), f"{_module(op)}_triton"
     )
     return found
+
+
+def in_graph(
+    op: str, *tensors: Tensor, initial_state: Any, segments: Tensor | None, **settings: Any
+) -> tuple[Any, ...]:
+    """The path "triton" as one node of a compiled graph; InputError for a state of several tensors."""
+    if not isinstance(initial_state, Tensor | None):
+        raise InputError(f"the kernel of {op!r} cannot be compiled with an initial state of several tensors")
+    rest = [x for x in (initial_state, segments) if x is not None]
+    # Text that the compiler can follow; json is beyond it.
+    text = f"{op};{len(tensors)};{int(initial_state is not None)}"
+    for name, value in settings.items():
+        text += f";{name}={value!r}"
+    return tuple(opaque.call("kernel", [*tensors, *rest], text))
+
+
+def _taken_apart(tensors: Sequence[Tensor], text: str) -> tuple[str, Sequence[Tensor], dict[str, Any]]:
+    """The op, its inputs and its keywords, of what `in_graph` put together."""
+    op, count, has_state, *settings = text.split(";")
+    inputs, rest = tensors[: int(count)], list(tensors[int(count) :])
+    keywords = {"initial_state": rest.pop(0) if has_state == "1" else None, "segments": rest[0] if rest else None}
+    named = (setting.split("=", 1) for setting in settings)
+    return op, inputs, keywords | {name: ast.literal_eval(value) for name, value in named}
+
+
+def _run_kernel(tensors: Sequence[Tensor], text: str) -> Sequence[Tensor]:
+    op, inputs, keywords = _taken_apart(tensors, text)
+    results: Sequence[Tensor] = kernel(op)(*inputs, **keywords)
+    return results
+
+
+def _run_shapes(tensors: Sequence[Tensor], text: str) -> Sequence[Tensor]:
+    """Results of the same shapes, from the fast path in torch: the definition would trace every step."""
+    op, inputs, keywords = _taken_apart(tensors, text)
+    paths = importlib.import_module(f"contexture.ops.{_module(op)}").OP.paths
+    fast = next(path for name, path in paths.items() if name != "reference")
+    out, state = fast(*inputs, **keywords)
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (out, state)]
+
+
+opaque.register("kernel", _run_kernel, _run_shapes)

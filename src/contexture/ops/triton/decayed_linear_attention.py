@@ -14,5 +14,5 @@ def decayed_linear_attention_triton(
     """The scan with one log-decay per head and step."""
     if single(q, k, v, g, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state, log_decay=g)
-    out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))
     return out, state

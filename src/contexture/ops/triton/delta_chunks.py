@@ -624,5 +624,5 @@ def delta_triton(
     """Outputs and last memory of the delta rule, or of the gated one, with tensors laid out as the ops' are."""
     decay = None if log_decay is None else log_decay.to(torch.float32)
     rows = q, k, v, beta.to(torch.float32), decay
-    out, state = DeltaChunks.apply(*rows, initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = DeltaChunks.apply(*rows, initial_state, ids(segments))
     return out, state

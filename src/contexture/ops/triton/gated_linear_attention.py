@@ -355,7 +355,7 @@ class _Call:
         self.pairs, self.chunks = self.batch * self.heads, triton.cdiv(self.time, self.size)
         self.scanned = min(tile(self.columns), 32 if large else 64)
         self.few = min(self.width, 32 if large else 64)
-        self.flags = {"SIZE": self.size, "DOT": dot(v.dtype), "HAS_IDS": numbers is not None, "num_warps": 4}
+        self.flags = {"SIZE": self.size, "DOT": dot(v.dtype), "HAS_IDS": numbers is not None, "num_warps": 8}
         self.levels, self.num_stages = self.size.bit_length() - 1, 1 if large else 2
 
     def room(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -521,5 +521,5 @@ def gated_linear_attention_triton(
     if single(q, k, v, g, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state, log_decay=g)
     rows = q, k, v, g.to(torch.float32)
-    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))
     return out, state

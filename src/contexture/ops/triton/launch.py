@@ -33,12 +33,12 @@ def tile(size: int) -> int:
     """
     if size > LARGEST:
         raise InputError(f"kernels take heads of up to {LARGEST}, not {size}: split the head, or take the chunked path")
-    return max(16, triton.next_power_of_2(size))
+    return max(16, int(triton.next_power_of_2(size)))
 
 
 def chunk(time: int, largest: int = CHUNK) -> int:
     """How many steps a chunk has: a power of two from 16 to `largest`."""
-    return max(16, min(largest, triton.next_power_of_2(time)))
+    return max(16, min(largest, int(triton.next_power_of_2(time))))
 
 
 def dot(dtype: torch.dtype) -> Any:

@@ -13,5 +13,5 @@ def linear_attention_triton(
     """The scan without a decay."""
     if single(q, k, v, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state)
-    out, state = Scan.apply(q, k, v, None, initial_state, ids(segments))  # type: ignore[no-untyped-call]
+    out, state = Scan.apply(q, k, v, None, initial_state, ids(segments))
     return out, state
