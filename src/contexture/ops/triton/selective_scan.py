@@ -196,8 +196,8 @@ def _backward_kernel(
             if PACKED:
                 decay = tl.where(tl.load(starts_ptr + t, mask=there, other=0) != 0, 0.0, decay)
             state = decay * state + (dt * x)[:, None] * b[None, :]
-            passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)  # type: ignore[assignment] # noqa: RUF005
-            rates, writes = rates + (dt,), writes + (b,)  # type: ignore[assignment] # noqa: RUF005
+            passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)  # type: ignore[assignment]  # noqa: RUF005
+            rates, writes = rates + (dt,), writes + (b,)  # type: ignore[assignment]  # noqa: RUF005
         for u in tl.static_range(STEPS - 1, -1, -1):
             t = block * STEPS + u
             there = t < time
