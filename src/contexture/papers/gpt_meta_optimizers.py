@@ -57,8 +57,7 @@ def linear(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     asked = torch.cat((torch.zeros_like(keys), queries), 1)
     written = torch.cat((values, values.new_zeros(*queries.shape[:2], values.shape[2])), 1)
     out, _ = linear_attention(asked.unsqueeze(2), items.unsqueeze(2), written.unsqueeze(2))
-    read: Tensor = out[:, keys.shape[1] :, 0]
-    return read
+    return out[:, keys.shape[1] :, 0]
 
 
 def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -68,8 +67,8 @@ def products(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def softmax(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """What softmax attention reads."""
-    scale: float = keys.shape[2] ** -0.5
-    return (queries @ keys.mT * scale).softmax(-1) @ values
+    weights: Tensor = (queries @ keys.mT / keys.shape[2] ** 0.5).softmax(-1)
+    return weights @ values
 
 
 def descended(start: Tensor, x: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
