@@ -4,6 +4,7 @@ A tile of a head has the next power of two of its size as its width, 16 at least
 masked. Products inside a kernel are of the inputs' dtype with fp32 sums; of fp32 inputs, of three tf32 products each.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from contexture.ops.triton import interpreter
 
 CHUNK = 64
 INTERPRETED = interpreted()
+ROOMY = {(8, 0), (9, 0), (10, 0), (10, 3)}
 DOTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -39,6 +41,12 @@ def tile(size: int) -> int:
 def chunk(time: int, largest: int = CHUNK) -> int:
     """How many steps a chunk has: a power of two from 16 to `largest`."""
     return max(16, min(largest, int(triton.next_power_of_2(time))))
+
+
+@cache
+def roomy(device: torch.device) -> bool:
+    """Whether a program can have 160 KiB of shared memory: on data-centre GPUs, not on others."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) in ROOMY
 
 
 def dot(dtype: torch.dtype) -> Any:

@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from contexture.ops.triton.factors import factors
-from contexture.ops.triton.launch import chunk, dot, rows, tile
+from contexture.ops.triton.launch import chunk, dot, roomy, rows, tile
 
 GROUP = 8
 """Chunks to a group."""
@@ -145,13 +145,13 @@ class Tiles(NamedTuple):
     num_stages: int
 
 
-def tiles(inner: int, columns: int, itemsize: int) -> Tiles:
+def tiles(inner: int, columns: int, itemsize: int, *, roomy: bool) -> Tiles:
     """The one configuration for a size of tile and of numbers: a program's memory fits its registers, and two chunks of
-    its inputs the shared memory of an SM."""
+    its inputs the shared memory of an SM (one chunk, where that is not roomy)."""
     widest = min(columns, 64 if inner <= 128 else 32)
     if itemsize == 4:
         return Tiles(min(widest, 32), 4, 1 if inner > 64 else 2)
-    return Tiles(widest, 4, 2)
+    return Tiles(widest, 4, 2 if roomy or inner <= 128 else 1)
 
 
 class Gate(NamedTuple):
@@ -181,7 +181,11 @@ def scan(
     (batch, time, heads, inner), columns = q.shape, v.shape[-1]
     q, k, v = rows(q), rows(k), rows(v)
     out = torch.empty(batch, time, heads, columns, dtype=v.dtype, device=v.device)
-    size, wide, cut = chunk(time), tile(inner), tiles(tile(inner), tile(columns), v.element_size())
+    size, wide, cut = (
+        chunk(time),
+        tile(inner),
+        tiles(tile(inner), tile(columns), v.element_size(), roomy=roomy(v.device)),
+    )
     moved = None if gate is None else rows(gate.factor)
     with torch.cuda.device_of(q):
         _scan[triton.cdiv(columns, cut.columns), batch * heads](
@@ -266,7 +270,7 @@ def _gates(q: Tensor, k: Tensor, v: Tensor) -> tuple[Gate, Gate]:
     """Room for what the two scans leave for the gradient of the decays."""
     batch, time, heads, inner = q.shape
     columns = v.shape[-1]
-    blocks = triton.cdiv(inner, tiles(tile(columns), tile(inner), q.element_size()).columns)
+    blocks = triton.cdiv(inner, tiles(tile(columns), tile(inner), q.element_size(), roomy=roomy(q.device)).columns)
     groups = triton.cdiv(triton.cdiv(time, chunk(time)), GROUP)
     rowed = torch.empty(2, blocks, batch, heads, time, dtype=torch.float32, device=q.device)
     held = torch.empty(batch, heads, groups, columns, inner, dtype=torch.float32, device=q.device)
