@@ -35,7 +35,7 @@ class PosteriorSampling:
     )
 
     environment: GaussianBandit
-    points: int = field(default=200, kw_only=True)
+    points: int = field(default=100, kw_only=True)
 
     def __post_init__(self) -> None:
         require_family(self.card, self.environment)
