@@ -93,8 +93,8 @@ def test_an_override_holds_inside_its_block_and_is_counted():
 def test_a_path_that_does_not_exist_raises_by_name():
     one = torch.ones(1, 3, 1, 1)
     with (
-        ops.use("triton"),
-        pytest.raises(InputError, match=r"'linear-attention' has no path 'triton'.*chunked"),
+        ops.use("turbo"),
+        pytest.raises(InputError, match=r"'linear-attention' has no path 'turbo'.*chunked"),
     ):
         linear_attention(one, one, one)
 
