@@ -41,7 +41,8 @@ def test_a_search_that_finds_nothing_says_so_and_is_no_fault(capsys: pytest.Capt
     assert printed.err == "no paper has all of this: fewer words, or one option less, will find more\n"
 
 
-def test_a_paper_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_paper_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(["papers", "show", "one-step-gd", *RESULTS]) == 0
     out = capsys.readouterr().out
     assert "Arvind Mahankali, Tatsunori B. Hashimoto, Tengyu Ma; 2023; arXiv:2307.03576; measured" in out
