@@ -111,6 +111,22 @@ def test_a_stopped_run_ends_at_once_and_another_may_begin(tmp_path: Path) -> Non
 
 
 @posix
+def test_a_run_can_be_stopped_where_ctrl_c_is_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Jobs(tmp_path, running(WAITS), grace=30) as jobs:
+            id = jobs.start("p", "c").id
+            until(lambda: said(jobs, id))
+            jobs.stop(id)
+            jobs.wait(10)
+            job = jobs.get(id)
+            assert job is not None
+            assert (job.state, job.status) == ("stopped", -signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@posix
 def test_a_run_that_does_not_heed_is_killed(tmp_path: Path) -> None:
     with Jobs(tmp_path, running(DEAF), grace=0.2) as jobs:
         id = jobs.start("p", "c").id

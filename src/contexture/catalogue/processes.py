@@ -17,12 +17,16 @@ def begin(command: Sequence[str]) -> "subprocess.Popen[bytes]":
 
 
 def interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Ask a process that `begin` started to end: Ctrl-C for its group or, on Windows, the end of its input."""
+    """Ask a process that `begin` started to end: Ctrl-C for its group or, on Windows, the end of its input.
+
+    Where this process ignores Ctrl-C, as one in a shell's background does, its children do too, and are terminated.
+    """
     if sys.platform == "win32":
         close_input(process)
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGINT)
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.killpg(process.pid, signal.SIGTERM if ignored else signal.SIGINT)
 
 
 def close_input(process: "subprocess.Popen[bytes]") -> None:
