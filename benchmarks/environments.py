@@ -1,6 +1,6 @@
 """Steps per second of batched environments, beside gymnasium's vector environments where gymnasium is installed.
 
-    python benchmarks/environments.py --worlds 1,64,4096 --output results/environments.json
+    python benchmarks/environments.py --worlds 1,64,4096 --output results/benchmarks/environments.json
 
 One thread, processor time. Actions are drawn before the clock starts; every world is restarted where its episode ends.
 The grid of gymnasium is its FrozenLake-v1 of 8 by 8 cells, and its bandit the example of our documentation, each in a
@@ -8,7 +8,6 @@ SyncVectorEnv: a step of a plain Python environment for every world, against one
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from contexture.environments.choice import build_environment
 from contexture.protocols import Environment
 from contexture.randomness import generator
 from contexture.store.environment import environment as describe
+from contexture.store.results import write_result
 
 SECONDS = 1.0
 
@@ -105,13 +105,12 @@ def main() -> None:
         print(f"{name:34}" + "".join(cells), flush=True)
     if options.output:
         document = {
-            "schema": "contexture.environments/1",
-            "measured": rows,
+            "measured": {name: {str(worlds): rate for worlds, rate in row.items()} for name, row in rows.items()},
             "seconds": SECONDS,
             "environment": describe(),
             "command": "python benchmarks/environments.py --worlds " + options.worlds,
         }
-        options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_result(options.output, document)
 
 
 if __name__ == "__main__":
