@@ -1,13 +1,15 @@
-"""What agents share: the check that they fit an environment, what they know of arms, and sure choices."""
+"""What agents share: the check that they fit an environment, counts of what arms brought, and sure choices."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import Categorical
 from torch.nn.functional import one_hot
 
+from contexture.environments.gaussian_bandit import GaussianBandit
 from contexture.errors import InputError
 from contexture.protocols import AgentCard, Environment
 
@@ -34,18 +36,38 @@ class Counts(NamedTuple):
         return torch.where(self.pulls > 0, self.sums / self.pulls.clamp(min=1), torch.inf)
 
 
-def no_counts(batch: int, num_arms: int, generator: torch.Generator) -> Counts:
-    """Before the first pull."""
-    nothing = torch.zeros(batch, num_arms, device=generator.device, dtype=torch.float64)
-    return Counts(nothing, nothing, generator)
+@dataclass(frozen=True)
+class CountingAgent:
+    """An agent that goes by how often each arm was pulled and what it brought: it says in `act` how."""
 
+    card: ClassVar[AgentCard]
 
-def count(state: Counts, action: Tensor, reward: Tensor) -> Counts:
-    """One pull more in every world."""
-    pulled = one_hot(action, state.pulls.shape[1]).to(state.pulls.dtype)
-    return state._replace(
-        pulls=state.pulls + pulled, sums=state.sums + pulled * reward.to(state.sums.dtype).unsqueeze(1)
-    )
+    environment: Environment
+
+    def __post_init__(self) -> None:
+        require_family(self.card, self.environment)
+
+    @classmethod
+    def example(cls) -> Self:
+        """For the default bandit."""
+        return cls(GaussianBandit())
+
+    def begin(self, batch: int, *, generator: torch.Generator) -> Counts:
+        """No pulls."""
+        nothing = torch.zeros(batch, self.environment.num_actions, device=generator.device, dtype=torch.float64)
+        return Counts(nothing, nothing, generator)
+
+    def observe(
+        self,
+        state: Counts,
+        action: Int[Tensor, " batch"],
+        reward: Float[Tensor, " batch"],
+        done: Shaped[Tensor, " batch"],
+    ) -> Counts:
+        """One pull more in every world."""
+        pulled = one_hot(action, state.pulls.shape[1]).to(state.pulls.dtype)
+        brought = pulled * reward.to(state.sums.dtype).unsqueeze(1)
+        return state._replace(pulls=state.pulls + pulled, sums=state.sums + brought)
 
 
 def surely(action: Int[Tensor, " batch"], num_actions: int) -> Categorical:
@@ -56,12 +78,3 @@ def surely(action: Int[Tensor, " batch"], num_actions: int) -> Categorical:
 def greedy(scores: Float[Tensor, "batch actions"]) -> Categorical:
     """The highest score, the first of equals."""
     return surely(scores.argmax(1), scores.shape[1])
-
-
-def rows(value: Any, chosen: Tensor) -> Any:
-    """The chosen rows of every tensor in a state of NamedTuples, in the order asked."""
-    if isinstance(value, Tensor):
-        return value[chosen]
-    if isinstance(value, tuple):
-        return type(value)(*(rows(part, chosen) for part in value))
-    return value

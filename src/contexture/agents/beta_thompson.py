@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical
 
-from contexture.agents.base import Counts, count, greedy, no_counts, require_family
+from contexture.agents.base import CountingAgent, Counts, greedy
 from contexture.environments.bernoulli_bandit import BernoulliBandit
-from contexture.protocols import AgentCard, Environment
+from contexture.protocols import AgentCard
 
 
 @dataclass(frozen=True)
-class BetaThompson:
+class BetaThompson(CountingAgent):
     """Draws every arm's probability of paying from what its ones and noughts leave possible. Rewards in [0, 1]."""
 
     card: ClassVar[AgentCard] = AgentCard(
@@ -30,19 +30,10 @@ class BetaThompson:
         waivers={"worlds": "a beta draw takes as many random numbers as it needs, from one source for all worlds"},
     )
 
-    environment: Environment
-
-    def __post_init__(self) -> None:
-        require_family(self.card, self.environment)
-
     @classmethod
     def example(cls) -> "BetaThompson":
         """For the default bandit of noughts and ones."""
         return cls(BernoulliBandit())
-
-    def begin(self, batch: int, *, generator: torch.Generator) -> Counts:
-        """No pulls."""
-        return no_counts(batch, self.environment.num_actions, generator)
 
     def act(self, state: Counts, observation: Float[Tensor, "batch features"]) -> tuple[Categorical, Counts]:
         """The arm of the highest draw; a beta draw is one gamma draw over the sum of two."""
@@ -50,13 +41,3 @@ class BetaThompson:
         noughts = (state.pulls - ones).clamp(min=0)
         drawn = torch._standard_gamma(torch.stack((1 + ones, 1 + noughts)), generator=state.generator)
         return greedy(drawn[0] / drawn.sum(0)), state
-
-    def observe(
-        self,
-        state: Counts,
-        action: Int[Tensor, " batch"],
-        reward: Float[Tensor, " batch"],
-        done: Shaped[Tensor, " batch"],
-    ) -> Counts:
-        """Count the pull."""
-        return count(state, action, reward)

@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical
 
-from contexture.agents.base import Counts, count, greedy, no_counts, require_family
-from contexture.environments.gaussian_bandit import GaussianBandit
+from contexture.agents.base import CountingAgent, Counts, greedy
 from contexture.errors import InputError
-from contexture.protocols import AgentCard, Environment
+from contexture.protocols import AgentCard
 
 
 @dataclass(frozen=True)
-class LCB:
+class LCB(CountingAgent):
     """Pulls the arm that is surely good, as far as `width` standard errors of unit scale say."""
 
     card: ClassVar[AgentCard] = AgentCard(
@@ -33,22 +32,12 @@ class LCB:
         waivers={"competence": "it chooses once from given data and does not explore"},
     )
 
-    environment: Environment
     width: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_family(self.card, self.environment)
+        super().__post_init__()
         if self.width < 0:
             raise InputError(f"width is zero or more, not {self.width}")
-
-    @classmethod
-    def example(cls) -> "LCB":
-        """For the default bandit."""
-        return cls(GaussianBandit())
-
-    def begin(self, batch: int, *, generator: torch.Generator) -> Counts:
-        """No pulls."""
-        return no_counts(batch, self.environment.num_actions, generator)
 
     def act(self, state: Counts, observation: Float[Tensor, "batch features"]) -> tuple[Categorical, Counts]:
         """The highest bound among the arms that were pulled; any arm if none was."""
@@ -56,13 +45,3 @@ class LCB:
         unknown = (state.pulls == 0).all(1, keepdim=True)
         chosen = greedy(bounds).probs
         return Categorical(probs=torch.where(unknown, torch.ones_like(chosen), chosen), validate_args=False), state
-
-    def observe(
-        self,
-        state: Counts,
-        action: Int[Tensor, " batch"],
-        reward: Float[Tensor, " batch"],
-        done: Shaped[Tensor, " batch"],
-    ) -> Counts:
-        """Count the pull."""
-        return count(state, action, reward)

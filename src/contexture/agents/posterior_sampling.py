@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical
 
-from contexture.agents.base import Counts, count, no_counts, require_family
+from contexture.agents.base import CountingAgent, Counts
 from contexture.environments.gaussian_bandit import GaussianBandit
 from contexture.errors import InputError
 from contexture.protocols import AgentCard
 
 
 @dataclass(frozen=True)
-class PosteriorSampling:
+class PosteriorSampling(CountingAgent):
     """Pulls every arm with the probability that it is the best one, under the prior that the bandit draws from."""
 
     card: ClassVar[AgentCard] = AgentCard(
@@ -38,20 +38,11 @@ class PosteriorSampling:
     points: int = field(default=100, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_family(self.card, self.environment)
+        super().__post_init__()
         if not isinstance(self.environment, GaussianBandit) or self.environment.noise == 0:
             raise InputError(f"{self.card.name!r} knows the prior of noisy Gaussian bandits and of nothing else")
         if self.points < 2:
             raise InputError(f"an integral needs at least two points, not {self.points}")
-
-    @classmethod
-    def example(cls) -> "PosteriorSampling":
-        """For the default bandit."""
-        return cls(GaussianBandit())
-
-    def begin(self, batch: int, *, generator: torch.Generator) -> Counts:
-        """No pulls."""
-        return no_counts(batch, self.environment.num_actions, generator)
 
     def probabilities(
         self, pulls: Float[Tensor, "*batch arms"], sums: Float[Tensor, "*batch arms"]
@@ -69,13 +60,3 @@ class PosteriorSampling:
     def act(self, state: Counts, observation: Float[Tensor, "batch features"]) -> tuple[Categorical, Counts]:
         """The probabilities themselves."""
         return Categorical(probs=self.probabilities(state.pulls, state.sums), validate_args=False), state
-
-    def observe(
-        self,
-        state: Counts,
-        action: Int[Tensor, " batch"],
-        reward: Float[Tensor, " batch"],
-        done: Shaped[Tensor, " batch"],
-    ) -> Counts:
-        """Count the pull."""
-        return count(state, action, reward)

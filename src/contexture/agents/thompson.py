@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical
 
-from contexture.agents.base import Counts, count, greedy, no_counts, require_family
-from contexture.environments.gaussian_bandit import GaussianBandit
+from contexture.agents.base import CountingAgent, Counts, greedy
 from contexture.errors import InputError
-from contexture.protocols import AgentCard, Environment
+from contexture.protocols import AgentCard
 
 
 @dataclass(frozen=True)
-class Thompson:
+class Thompson(CountingAgent):
     """Pulls each arm as often as it is believed to be the best."""
 
     card: ClassVar[AgentCard] = AgentCard(
@@ -34,26 +33,16 @@ class Thompson:
         families=frozenset({"arms", "linear-arms"}),
     )
 
-    environment: Environment
     prior_mean: float = field(default=0.5, kw_only=True)
     prior_variance: float = field(default=1 / 12, kw_only=True)
     noise: float = field(default=0.3, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_family(self.card, self.environment)
+        super().__post_init__()
         if not (self.prior_variance > 0 and self.noise > 0):
             raise InputError(
                 f"Thompson sampling needs prior_variance and noise above zero, not {self.prior_variance}, {self.noise}"
             )
-
-    @classmethod
-    def example(cls) -> "Thompson":
-        """For the default bandit."""
-        return cls(GaussianBandit())
-
-    def begin(self, batch: int, *, generator: torch.Generator) -> Counts:
-        """No pulls."""
-        return no_counts(batch, self.environment.num_actions, generator)
 
     def posterior(self, state: Counts) -> tuple[Float[Tensor, "batch arms"], Float[Tensor, "batch arms"]]:
         """The mean and the variance of what is believed of every arm."""
@@ -65,13 +54,3 @@ class Thompson:
         mean, variance = self.posterior(state)
         drawn = torch.randn(mean.shape, generator=state.generator, dtype=mean.dtype, device=mean.device)
         return greedy(mean + variance.sqrt() * drawn), state
-
-    def observe(
-        self,
-        state: Counts,
-        action: Int[Tensor, " batch"],
-        reward: Float[Tensor, " batch"],
-        done: Shaped[Tensor, " batch"],
-    ) -> Counts:
-        """Count the pull."""
-        return count(state, action, reward)

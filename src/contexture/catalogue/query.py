@@ -116,10 +116,6 @@ class Query:
         chosen = {**self.chosen, facet: tuple(sorted(now))}
         return Query(text=self.text, sort=self.sort, chosen={name: held for name, held in chosen.items() if held})
 
-    def sorted_by(self, sort: str) -> "Query":
-        """The query in another order."""
-        return Query(text=self.text, chosen=self.chosen, sort=sort)
-
     def matches(self, record: Record, *, but: str = "") -> bool:
         """Whether a paper has one of the chosen values of every facet, `but` one of them left out."""
         return all(

@@ -1,11 +1,14 @@
-"""What bandits share: worlds that are nothing but the arms' means."""
+"""What bandits share: worlds that are nothing but the arms' means, and everything but how they are drawn and pay."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from contexture.errors import InputError
+from contexture.protocols import Outcome
 
 
 class Arms(NamedTuple):
@@ -14,27 +17,58 @@ class Arms(NamedTuple):
     means: Tensor
 
 
+class Bandit:
+    """A pull shows nothing before and leaves nothing behind; what is given away is the best mean less the arm's.
+
+    A bandit draws its worlds in `begin` and pays, given the mean of what was pulled, in `pay`.
+    """
+
+    num_arms: int
+    num_features: ClassVar[int] = 0
+    horizon: ClassVar[int] = 1
+
+    @property
+    def num_actions(self) -> int:
+        """One action for each arm."""
+        return self.num_arms
+
+    def pay(self, mean: Float[Tensor, " batch"], *, generator: torch.Generator) -> Float[Tensor, " batch"]:
+        """Draw the rewards of arms with these means."""
+        raise NotImplementedError
+
+    def restart(self, world: Arms, chosen: Shaped[Tensor, " batch"]) -> Arms:
+        """The same arms."""
+        return world
+
+    def observation(self, world: Arms) -> Float[Tensor, "batch 0"]:
+        """Nothing."""
+        return world.means.new_zeros(len(world.means), 0)
+
+    def step(self, world: Arms, action: Int[Tensor, " batch"], *, generator: torch.Generator) -> tuple[Outcome, Arms]:
+        """Pull an arm."""
+        reward = self.pay(means_of(world, action), generator=generator)
+        return Outcome(reward, torch.ones_like(action, dtype=torch.bool)), world
+
+    def regret(self, world: Arms, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The best mean less the arm's."""
+        return world.means.amax(1) - means_of(world, action)
+
+    def latents(self, world: Arms) -> Mapping[str, Tensor]:
+        """means [batch, arms]."""
+        return {"means": world.means}
+
+
 def require_arms(num_arms: int) -> None:
     """InputError for fewer than two arms."""
     if num_arms < 2:
         raise InputError(f"a bandit needs at least two arms to choose from, not {num_arms}")
 
 
-def no_observation(means: Tensor) -> Tensor:
-    """[batch, 0]: a bandit shows nothing before a pull."""
-    return means.new_zeros(len(means), 0)
-
-
-def means_of(world: Arms, action: Tensor) -> Tensor:
+def means_of(world: Arms, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """The expected reward of each world's chosen arm."""
     return world.means.gather(1, action.unsqueeze(1)).squeeze(1)
 
 
-def gap(world: Arms, action: Tensor) -> Tensor:
-    """The best mean less the chosen one's."""
-    return world.means.amax(1) - means_of(world, action)
-
-
-def bernoulli(mean: Tensor, generator: torch.Generator) -> Tensor:
-    """Ones with probability `mean`, else zeros."""
-    return (torch.rand(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype) < mean).to(mean.dtype)
+def scattered(mean: Float[Tensor, " batch"], noise: float, *, generator: torch.Generator) -> Float[Tensor, " batch"]:
+    """Draws from N(mean, noise^2)."""
+    return mean + noise * torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)

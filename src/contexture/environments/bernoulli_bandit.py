@@ -1,22 +1,23 @@
 """The bandit whose arms pay one or nothing (Thompson, Biometrika 25, 1933).
 
-mu_a ~ U(0, 1);    reward of arm a ~ Bernoulli(mu_a)
+    mu_a ~ U(0, 1);    reward of arm a ~ Bernoulli(mu_a)
+
+Arms of a world are independent.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from contexture.environments.arms import Arms, bernoulli, gap, means_of, no_observation, require_arms
-from contexture.protocols import EnvironmentCard, Outcome
+from contexture.environments.arms import Arms, Bandit, require_arms
+from contexture.protocols import EnvironmentCard
 
 
 @dataclass(frozen=True, kw_only=True)
-class BernoulliBandit:
+class BernoulliBandit(Bandit):
     """Arms that pay one with a probability drawn uniformly, and nothing otherwise."""
 
     card: ClassVar[EnvironmentCard] = EnvironmentCard(
@@ -28,38 +29,15 @@ class BernoulliBandit:
     )
 
     num_arms: int = 5
-    num_features: ClassVar[int] = 0
-    horizon: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         require_arms(self.num_arms)
-
-    @property
-    def num_actions(self) -> int:
-        """One action for each arm."""
-        return self.num_arms
 
     def begin(self, batch: int, *, generator: torch.Generator) -> Arms:
         """Draw the probabilities."""
         return Arms(torch.rand(batch, self.num_arms, generator=generator, device=generator.device))
 
-    def restart(self, world: Arms, chosen: Shaped[Tensor, " batch"]) -> Arms:
-        """The same arms: a pull leaves nothing behind."""
-        return world
-
-    def observation(self, world: Arms) -> Float[Tensor, "batch 0"]:
-        """Nothing."""
-        return no_observation(world.means)
-
-    def step(self, world: Arms, action: Int[Tensor, " batch"], *, generator: torch.Generator) -> tuple[Outcome, Arms]:
-        """Pull an arm."""
-        reward = bernoulli(means_of(world, action), generator)
-        return Outcome(reward, torch.ones_like(action, dtype=torch.bool)), world
-
-    def regret(self, world: Arms, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The best probability less the arm's."""
-        return gap(world, action)
-
-    def latents(self, world: Arms) -> Mapping[str, Tensor]:
-        """means [batch, arms]."""
-        return {"means": world.means}
+    def pay(self, mean: Float[Tensor, " batch"], *, generator: torch.Generator) -> Float[Tensor, " batch"]:
+        """Draw the rewards of arms with these means."""
+        drawn = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return (drawn < mean).to(mean.dtype)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from contexture.environments import grid
+from contexture.environments.certain import Certain
 from contexture.errors import InputError
 from contexture.protocols import EnvironmentCard, Outcome
 from contexture.randomness import generator as generator_of
@@ -28,7 +29,7 @@ class Room(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Darkroom:
+class Darkroom(Certain):
     """A grid with one paying cell that must be found by trying; `goals` says from which cells it is drawn.
 
     `held_out` of the cells, the same for everybody, are the goals of "test"; "train" has the others.
@@ -108,11 +109,6 @@ class Darkroom:
         left = self.horizon - world.steps
         away = grid.distance(world.cell, world.goal).clamp(min=1)
         return (left - away + 1).clamp(min=0).to(torch.get_default_dtype())
-
-    def regret(self, world: Room, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What could be earned before the move, less what it pays and what can be earned after it."""
-        outcome, after = self.step(world, action, generator=generator_of("unused"))
-        return self.best_return(world) - outcome.reward - self.best_return(after)
 
     def latents(self, world: Room) -> Mapping[str, Tensor]:
         """goal, int64 [batch, 2], and the cell, from which a best action follows."""

@@ -1,23 +1,24 @@
 """The bandit with Gaussian rewards (Lattimore & Szepesvari, Bandit Algorithms, 2020; settings of Lee et al., 2023).
 
-mu_a ~ U(low, high);    reward of arm a ~ N(mu_a, noise^2);    regret of arm a = max_b mu_b - mu_a
+    mu_a ~ U(low, high);    reward of arm a ~ N(mu_a, noise^2);    regret of arm a = max_b mu_b - mu_a
+
+The arms of a world are independent.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from contexture.environments.arms import Arms, gap, means_of, no_observation, require_arms
+from contexture.environments.arms import Arms, Bandit, require_arms, scattered
 from contexture.errors import InputError
-from contexture.protocols import EnvironmentCard, Outcome
+from contexture.protocols import EnvironmentCard
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianBandit:
+class GaussianBandit(Bandit):
     """Arms whose rewards scatter around means drawn uniformly from [low, high].
 
     >>> from contexture.randomness import generator
@@ -39,8 +40,6 @@ class GaussianBandit:
     noise: float = 0.3
     low: float = 0.0
     high: float = 1.0
-    num_features: ClassVar[int] = 0
-    horizon: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         require_arms(self.num_arms)
@@ -49,34 +48,11 @@ class GaussianBandit:
                 f"a Gaussian bandit needs noise >= 0 and low < high, not {self.noise}, {self.low} and {self.high}"
             )
 
-    @property
-    def num_actions(self) -> int:
-        """One action for each arm."""
-        return self.num_arms
-
     def begin(self, batch: int, *, generator: torch.Generator) -> Arms:
         """Draw the means."""
         drawn = torch.rand(batch, self.num_arms, generator=generator, device=generator.device)
         return Arms(self.low + (self.high - self.low) * drawn)
 
-    def restart(self, world: Arms, chosen: Shaped[Tensor, " batch"]) -> Arms:
-        """The same arms: a pull leaves nothing behind."""
-        return world
-
-    def observation(self, world: Arms) -> Float[Tensor, "batch 0"]:
-        """Nothing."""
-        return no_observation(world.means)
-
-    def step(self, world: Arms, action: Int[Tensor, " batch"], *, generator: torch.Generator) -> tuple[Outcome, Arms]:
-        """Pull an arm."""
-        mean = means_of(world, action)
-        scatter = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return Outcome(mean + self.noise * scatter, torch.ones_like(action, dtype=torch.bool)), world
-
-    def regret(self, world: Arms, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The best mean less the arm's."""
-        return gap(world, action)
-
-    def latents(self, world: Arms) -> Mapping[str, Tensor]:
-        """means [batch, arms]."""
-        return {"means": world.means}
+    def pay(self, mean: Float[Tensor, " batch"], *, generator: torch.Generator) -> Float[Tensor, " batch"]:
+        """Draw the rewards of arms with these means."""
+        return scattered(mean, self.noise, generator=generator)

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from contexture.environments import grid
+from contexture.environments.certain import Certain
 from contexture.errors import InputError
 from contexture.protocols import EnvironmentCard, Outcome
-from contexture.randomness import generator as generator_of
 
 
 class KeyRoom(NamedTuple):
@@ -29,7 +29,7 @@ class KeyRoom(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyToDoor:
+class KeyToDoor(Certain):
     """A grid with a key that pays once, and a door that pays once the key is held."""
 
     card: ClassVar[EnvironmentCard] = EnvironmentCard(
@@ -97,12 +97,6 @@ class KeyToDoor:
         needed = torch.where(world.held, door, key + door)
         found = ~world.held & (left >= key)
         return (found.to(torch.int64) + (left >= needed)).to(torch.get_default_dtype())
-
-    def regret(self, world: KeyRoom, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What could be earned before the move, less what it pays and what can be earned after it."""
-        outcome, after = self.step(world, action, generator=generator_of("unused"))
-        later = self.best_return(after).masked_fill(outcome.done, 0.0)
-        return self.best_return(world) - outcome.reward - later
 
     def latents(self, world: KeyRoom) -> Mapping[str, Tensor]:
         """key and door, int64 [batch, 2]."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from contexture.environments.certain import Certain
 from contexture.errors import InputError
 from contexture.protocols import EnvironmentCard, Outcome
 
@@ -24,7 +25,7 @@ class Remembered(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryLength:
+class MemoryLength(Certain):
     """A bit is shown once and asked for `length` steps later; each new episode asks for the other one."""
 
     card: ClassVar[EnvironmentCard] = EnvironmentCard(
@@ -73,11 +74,6 @@ class MemoryLength:
     def best_return(self, world: Remembered) -> Float[Tensor, " batch"]:
         """One, until it was asked."""
         return (world.steps <= self.length).to(torch.get_default_dtype())
-
-    def regret(self, world: Remembered, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Two for a wrong answer, else nothing."""
-        wrong = (world.steps == self.length) & (action != world.bit)
-        return 2.0 * wrong.to(torch.get_default_dtype())
 
     def latents(self, world: Remembered) -> Mapping[str, Tensor]:
         """bit, int64 [batch]."""

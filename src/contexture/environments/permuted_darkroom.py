@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from contexture.environments import grid
+from contexture.environments.certain import Certain
 from contexture.errors import InputError
 from contexture.protocols import EnvironmentCard, Outcome
 from contexture.randomness import generator as generator_of
@@ -29,7 +30,7 @@ class PermutedRoom(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PermutedDarkroom:
+class PermutedDarkroom(Certain):
     """The goal is always the corner opposite the start, and what each action does must be found out."""
 
     card: ClassVar[EnvironmentCard] = EnvironmentCard(
@@ -102,11 +103,6 @@ class PermutedDarkroom:
         left = self.horizon - world.steps
         away = grid.distance(world.cell, torch.full_like(world.cell, self.size - 1)).clamp(min=1)
         return (left - away + 1).clamp(min=0).to(torch.get_default_dtype())
-
-    def regret(self, world: PermutedRoom, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What could be earned before the move, less what it pays and what can be earned after it."""
-        outcome, after = self.step(world, action, generator=generator_of("unused"))
-        return self.best_return(world) - outcome.reward - self.best_return(after)
 
     def latents(self, world: PermutedRoom) -> Mapping[str, Tensor]:
         """moves, int64 [batch, 5]."""

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from contexture.environments.certain import Certain
 from contexture.errors import InputError
 from contexture.protocols import EnvironmentCard, Outcome
-from contexture.randomness import generator as generator_of
 
 BACK, FORWARD, UP, DOWN = range(4)
 
@@ -29,7 +29,7 @@ class Maze(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TMaze:
+class TMaze(Certain):
     """A corridor whose first cell shows which way to turn at its end.
 
     Actions: back, forward, up, down; turning does nothing before the junction, and the walls stop a move beyond either
@@ -82,12 +82,6 @@ class TMaze:
     def best_return(self, world: Maze) -> Float[Tensor, " batch"]:
         """One if the turn can still be reached."""
         return (self.horizon - world.steps > self.length - world.cell).to(torch.get_default_dtype())
-
-    def regret(self, world: Maze, action: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """What could be earned before the move, less what it pays and what can be earned after it."""
-        outcome, after = self.step(world, action, generator=generator_of("unused"))
-        later = self.best_return(after).masked_fill(outcome.done, 0.0)
-        return self.best_return(world) - outcome.reward - later
 
     def latents(self, world: Maze) -> Mapping[str, Tensor]:
         """up, bool [batch]."""

@@ -53,7 +53,6 @@ class StreamComparison:
     window: int
     scores: tuple[StreamScore, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
-    drifts: tuple[int, ...] = ()
     command: str = ""
     environment: Mapping[str, Any] = field(default_factory=environment)
 

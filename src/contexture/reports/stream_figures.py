@@ -1,6 +1,6 @@
 """Losses along a stream: a table for the terminal, and a picture with one line for each learner.
 
-A point of a line is the mean loss of one window of pairs; thin vertical lines mark where the stream is known to change.
+A point of a line is the mean loss of one window of pairs.
 """
 
 from typing import TYPE_CHECKING
@@ -76,8 +76,6 @@ def figure(comparison: StreamComparison) -> str:
         values = [value for score in comparison.scores for value in score.windows]
         low, high = shared.padded(values, log=False)
         shared.number_y(axes, low, high, log=False)
-        for place in comparison.drifts:
-            axes.axvline(place, color=LIGHT["muted"], linewidth=0.8, dashes=(1, 2.5), zorder=1)
         ends = []
         for index, score in enumerate(comparison.scores):
             at = [

@@ -1,6 +1,8 @@
 """Means and spreads of numbers that come one after another (Welford, Technometrics 4, 1962).
 
-n <- n + 1,    m <- m + (x - m) / n,    s <- s + (x - m_old) (x - m_new),    variance = s / n
+    n <- n + 1,    m <- m + (x - m) / n,    s <- s + (x - m_old) (x - m_new),    variance = s / n
+
+Columns are counted apart: a value that is missing leaves its column as it was.
 """
 
 from dataclasses import dataclass
