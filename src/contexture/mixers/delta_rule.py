@@ -8,29 +8,19 @@ x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; beta: [batch, t
 [dim, dim] memory per head in fp32, and the last inputs of the convolution.
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import ConvolvedHeads
-from contexture.ops.chunks import wide
+from contexture.mixers.memory import ConvolvedMemoryMixer
 from contexture.ops.delta_rule import delta_rule
 from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
 
 
-class DeltaState(NamedTuple):
-    """The memory, [batch, heads, dim, dim] in fp32, and the convolution's last inputs, [batch, taps - 1, 3 * width]."""
-
-    memory: Tensor
-    inputs: Tensor
-
-
-class DeltaRule(nn.Module):
+class DeltaRule(ConvolvedMemoryMixer):
     """A memory that overwrites what a key recalls with the key's new value.
 
     `short_convolution` is the number of taps over queries, keys and values; 1 leaves the convolution out.
@@ -61,34 +51,10 @@ class DeltaRule(nn.Module):
         self.rate = Linear(width, num_heads, generator=generator)
         self.norm = RMSNorm(self.heads.dim, device=generator.device)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DeltaState:
-        """An empty memory and no inputs."""
-        heads = self.heads
-        memory = torch.zeros(batch, heads.num_heads, heads.dim, heads.dim, device=device, dtype=wide(dtype))
-        return DeltaState(memory, heads.init_state(batch, device=device, dtype=dtype))
-
-    def stream(
-        self, x: Float[Tensor, "batch time width"], state: DeltaState
-    ) -> tuple[Float[Tensor, "batch time width"], DeltaState]:
-        """Mix further tokens with what the memory holds."""
-        heads, inputs = self.heads.stream(x, state.inputs)
-        out, memory = self._recall(x, heads, memory=state.memory)
-        return out, DeltaState(memory, inputs)
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Mix a whole sequence."""
-        return self._recall(x, self.heads.split(x, segments=segments), segments=segments)[0]
-
-    def _recall(
-        self,
-        x: Tensor,
-        heads: tuple[Tensor, ...],
-        *,
-        memory: Tensor | None = None,
-        segments: Tensor | None = None,
+    def recall(
+        self, x: Tensor, heads: tuple[Tensor, ...], *, memory: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Read after correcting at every token."""
         q, k, v = heads
         beta = torch.sigmoid(self.rate(x))
         out, memory = delta_rule(unit(q), unit(k), v, beta, initial_state=memory, segments=segments)

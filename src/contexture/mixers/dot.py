@@ -11,29 +11,20 @@ x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; beta: [batch, t
 and every u, which grow with time, and the last inputs of the convolution.
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import ConvolvedHeads
+from contexture.mixers.memory import ConvolvedMemoryMixer
 from contexture.ops.chunks import wide
 from contexture.ops.kernel_delta_rule import KernelMemory, kernel_delta_rule
 from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
 
 
-class DotState(NamedTuple):
-    """Keys and what was added at them, [batch, past, heads, dim], and the convolution's last inputs."""
-
-    memory: KernelMemory
-    inputs: Tensor
-
-
-class Dot(nn.Module):
+class Dot(ConvolvedMemoryMixer):
     """Attention with the softmax's weights, not normalised, that corrects what it recalls at every token.
 
     `sharpness` is the square root of a head's size unless given; `short_convolution` is the number of taps.
@@ -66,26 +57,12 @@ class Dot(nn.Module):
         self.rate = Linear(width, num_heads, generator=generator)
         self.norm = RMSNorm(self.heads.dim, device=generator.device)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DotState:
-        """No keys, and no inputs."""
+    def empty(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> KernelMemory:
+        """No keys."""
         empty = torch.zeros(batch, 0, self.heads.num_heads, self.heads.dim, device=device, dtype=wide(dtype))
-        return DotState(KernelMemory(empty, empty), self.heads.init_state(batch, device=device, dtype=dtype))
+        return KernelMemory(empty, empty)
 
-    def stream(
-        self, x: Float[Tensor, "batch time width"], state: DotState
-    ) -> tuple[Float[Tensor, "batch time width"], DotState]:
-        """Mix further tokens with all that the memory holds."""
-        heads, inputs = self.heads.stream(x, state.inputs)
-        out, memory = self._recall(x, heads, memory=state.memory)
-        return out, DotState(memory, inputs)
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Mix a whole sequence."""
-        return self._recall(x, self.heads.split(x, segments=segments), segments=segments)[0]
-
-    def _recall(
+    def recall(
         self,
         x: Tensor,
         heads: tuple[Tensor, ...],
@@ -93,6 +70,7 @@ class Dot(nn.Module):
         memory: KernelMemory | None = None,
         segments: Tensor | None = None,
     ) -> tuple[Tensor, KernelMemory]:
+        """Read after correcting at every token."""
         q, k, v = heads
         out, memory = kernel_delta_rule(
             unit(q),

@@ -13,14 +13,13 @@ x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; beta, g: [batch
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from contexture.leaves.gain import Gain
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
-from contexture.mixers.delta_rule import DeltaState
 from contexture.mixers.heads import ConvolvedHeads
+from contexture.mixers.memory import ConvolvedMemoryMixer
 from contexture.mixers.steps import start_steps
 from contexture.ops.chunks import wide
 from contexture.ops.gated_delta_rule import gated_delta_rule
@@ -28,7 +27,7 @@ from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
 
 
-class GatedDeltaRule(nn.Module):
+class GatedDeltaRule(ConvolvedMemoryMixer):
     """A memory that fades as a whole and overwrites what a key recalls with the key's new value.
 
     `short_convolution` is the number of taps over queries, keys and values; 1 leaves the convolution out.
@@ -64,34 +63,10 @@ class GatedDeltaRule(nn.Module):
         self.gate = Linear(width, width, generator=generator, bias=False)
         self.norm = RMSNorm(self.heads.dim, device=generator.device)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DeltaState:
-        """An empty memory and no inputs."""
-        heads = self.heads
-        memory = torch.zeros(batch, heads.num_heads, heads.dim, heads.dim, device=device, dtype=wide(dtype))
-        return DeltaState(memory, heads.init_state(batch, device=device, dtype=dtype))
-
-    def stream(
-        self, x: Float[Tensor, "batch time width"], state: DeltaState
-    ) -> tuple[Float[Tensor, "batch time width"], DeltaState]:
-        """Mix further tokens with what the memory holds."""
-        heads, inputs = self.heads.stream(x, state.inputs)
-        out, memory = self._recall(x, heads, memory=state.memory)
-        return out, DeltaState(memory, inputs)
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Mix a whole sequence."""
-        return self._recall(x, self.heads.split(x, segments=segments), segments=segments)[0]
-
-    def _recall(
-        self,
-        x: Tensor,
-        heads: tuple[Tensor, ...],
-        *,
-        memory: Tensor | None = None,
-        segments: Tensor | None = None,
+    def recall(
+        self, x: Tensor, heads: tuple[Tensor, ...], *, memory: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Read after fading and correcting at every token; the output is gated."""
         q, k, v = heads
         beta = torch.sigmoid(self.rate(x))
         steps = F.softplus(self.steps(x).to(wide(x.dtype)))

@@ -8,16 +8,15 @@ A mixer says in `learn` what its memory does, and in `fresh` with what parts a s
 x, y: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; gates: num_gates of [batch, time, num_heads].
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from contexture.errors import InputError
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import ConvolvedHeads
+from contexture.mixers.memory import ConvolvedMemoryMixer
 from contexture.ops.chunks import wide
 from contexture.ops.learned_memory import Learned, unlearned
 from contexture.ops.memories import Parts
@@ -27,14 +26,7 @@ SLOW_FORGETTING = 4.0
 """Subtracted before the sigmoid of the forgetting gate, so that a new memory forgets 2 % a token."""
 
 
-class LearnedState(NamedTuple):
-    """The memory with the tokens of its window, and the convolution's last inputs, [batch, taps - 1, 3 * width]."""
-
-    memory: Learned
-    inputs: Tensor
-
-
-class LearnedMemory(nn.Module):
+class LearnedMemory(ConvolvedMemoryMixer):
     """Projections, gates and state around a memory; a subclass adds `learn`, and `fresh` if it starts from weights.
 
     `window` is how many tokens the inner loss covers, `chunk` how many take their gradients at one memory. Raises
@@ -98,9 +90,9 @@ class LearnedMemory(nn.Module):
         """Queries and keys as the memory sees them: here of length one."""
         return unit(x)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> LearnedState:
-        """A memory that has seen nothing, and no inputs."""
-        memory = unlearned(
+    def empty(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> Learned:
+        """A memory that has seen nothing."""
+        return unlearned(
             self.fresh(batch, device=device, dtype=wide(dtype)),
             batch,
             dim=self.num_features,
@@ -109,30 +101,11 @@ class LearnedMemory(nn.Module):
             momentum=self.momentum,
             device=device,
         )
-        return LearnedState(memory, self.heads.init_state(batch, device=device, dtype=dtype))
 
-    def stream(
-        self, x: Float[Tensor, "batch time width"], state: LearnedState
-    ) -> tuple[Float[Tensor, "batch time width"], LearnedState]:
-        """Mix further tokens with what the memory holds."""
-        heads, inputs = self.heads.stream(x, state.inputs)
-        out, memory = self._recall(x, heads, memory=state.memory)
-        return out, LearnedState(memory, inputs)
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Mix a whole sequence."""
-        return self._recall(x, self.heads.split(x, segments=segments), segments=segments)[0]
-
-    def _recall(
-        self,
-        x: Tensor,
-        heads: tuple[Tensor, ...],
-        *,
-        memory: Learned | None = None,
-        segments: Tensor | None = None,
+    def recall(
+        self, x: Tensor, heads: tuple[Tensor, ...], *, memory: Learned | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Learned]:
+        """Read a memory that `learn` updates at every token."""
         q, k, v = heads
         gates = torch.unflatten(self.gates(x), -1, (self.num_gates, -1)).unbind(2)
         out, memory = self.learn(self.features(q), self.features(k), v, gates, state=memory, segments=segments)

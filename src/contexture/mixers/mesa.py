@@ -12,17 +12,16 @@ weighted sums of k k' and k v', two [dim, dim] matrices per head in fp32, and th
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from contexture.leaves.gain import Gain
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import ConvolvedHeads
+from contexture.mixers.memory import ConvolvedMemoryMixer
 from contexture.ops.chunks import wide
 from contexture.ops.mesa import Moments, mesa
 from contexture.ops.unit import unit
@@ -31,14 +30,7 @@ from contexture.protocols import MixerCard
 SMALLEST = 0.25
 
 
-class MesaState(NamedTuple):
-    """The sums, each [batch, heads, dim, dim] in fp32, and the convolution's last inputs."""
-
-    moments: Moments
-    inputs: Tensor
-
-
-class Mesa(nn.Module):
+class Mesa(ConvolvedMemoryMixer):
     """A memory that is, at every token, the best linear map from the keys so far to their values.
 
     `short_convolution` is the number of taps over queries, keys and values; 1 leaves the convolution out.
@@ -70,34 +62,15 @@ class Mesa(nn.Module):
         self.ridge = Gain(width, initial=math.log(math.expm1(1 - SMALLEST)), device=generator.device)
         self.norm = RMSNorm(self.heads.dim, device=generator.device)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> MesaState:
-        """Empty sums and no inputs."""
-        heads = self.heads
-        zeros = torch.zeros(batch, heads.num_heads, heads.dim, heads.dim, device=device, dtype=wide(dtype))
-        return MesaState(Moments(zeros, zeros), heads.init_state(batch, device=device, dtype=dtype))
+    def empty(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> Moments:
+        """Both sums, empty."""
+        zeros: Tensor = super().empty(batch, device=device, dtype=dtype)
+        return Moments(zeros, zeros)
 
-    def stream(
-        self, x: Float[Tensor, "batch time width"], state: MesaState
-    ) -> tuple[Float[Tensor, "batch time width"], MesaState]:
-        """Mix further tokens with what the sums hold."""
-        heads, inputs = self.heads.stream(x, state.inputs)
-        out, moments = self._regress(x, heads, moments=state.moments)
-        return out, MesaState(moments, inputs)
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Mix a whole sequence."""
-        return self._regress(x, self.heads.split(x, segments=segments), segments=segments)[0]
-
-    def _regress(
-        self,
-        x: Tensor,
-        heads: tuple[Tensor, ...],
-        *,
-        moments: Moments | None = None,
-        segments: Tensor | None = None,
+    def recall(
+        self, x: Tensor, heads: tuple[Tensor, ...], *, memory: Moments | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Moments]:
+        """Read the best linear map at every token."""
         q, k, v = heads
         weight = torch.sigmoid(self.rate(x)).sqrt().unsqueeze(-1)
         raw = self.ridge(
@@ -105,5 +78,5 @@ class Mesa(nn.Module):
         )
         ridge = SMALLEST + F.softplus(torch.unflatten(raw.squeeze(1), -1, (self.heads.num_heads, self.heads.dim)))
         k, v = (unit(k) * weight).to(v.dtype), (v * weight).to(v.dtype)
-        out, moments = mesa(unit(q), k, v, ridge, initial_state=moments, segments=segments)
-        return self.heads.join(self.norm(out)), moments
+        out, memory = mesa(unit(q), k, v, ridge, initial_state=memory, segments=segments)
+        return self.heads.join(self.norm(out)), memory

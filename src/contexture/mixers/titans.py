@@ -12,17 +12,15 @@ x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]; theta, eta, alp
 is memory, momentum and anchor, [dim, dim] per head in fp32, and the last inputs of the convolution.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from contexture.errors import InputError
 from contexture.leaves.linear import Linear
 from contexture.leaves.norm import RMSNorm
 from contexture.mixers.heads import ConvolvedHeads
+from contexture.mixers.memory import ConvolvedMemoryMixer
 from contexture.ops.titans import MatrixMemory, empty_memory, titans
 from contexture.ops.unit import unit
 from contexture.protocols import MixerCard
@@ -30,14 +28,7 @@ from contexture.protocols import MixerCard
 SLOW_FORGETTING = 4.0
 
 
-class TitansState(NamedTuple):
-    """The memory with its momentum and anchor, and the convolution's last inputs, [batch, taps - 1, 3 * width]."""
-
-    memory: MatrixMemory
-    inputs: Tensor
-
-
-class Titans(nn.Module):
+class Titans(ConvolvedMemoryMixer):
     """A matrix memory that learns by gradient descent with momentum and forgetting.
 
     `chunk` is how many tokens take their gradients at one memory, `short_convolution` the number of taps over queries,
@@ -73,27 +64,12 @@ class Titans(nn.Module):
         self.gates = Linear(width, 3 * num_heads, generator=generator)
         self.norm = RMSNorm(self.heads.dim, device=generator.device)
 
-    def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> TitansState:
-        """An empty memory and no inputs."""
+    def empty(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> MatrixMemory:
+        """An empty matrix without momentum."""
         heads = self.heads
-        memory = empty_memory(batch, heads.num_heads, heads.dim, heads.dim, device=device, dtype=dtype)
-        return TitansState(memory, heads.init_state(batch, device=device, dtype=dtype))
+        return empty_memory(batch, heads.num_heads, heads.dim, heads.dim, device=device, dtype=dtype)
 
-    def stream(
-        self, x: Float[Tensor, "batch time width"], state: TitansState
-    ) -> tuple[Float[Tensor, "batch time width"], TitansState]:
-        """Mix further tokens with what the memory holds."""
-        heads, inputs = self.heads.stream(x, state.inputs)
-        out, memory = self._recall(x, heads, memory=state.memory)
-        return out, TitansState(memory, inputs)
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], *, segments: Int[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time width"]:
-        """Mix a whole sequence."""
-        return self._recall(x, self.heads.split(x, segments=segments), segments=segments)[0]
-
-    def _recall(
+    def recall(
         self,
         x: Tensor,
         heads: tuple[Tensor, ...],
@@ -101,6 +77,7 @@ class Titans(nn.Module):
         memory: MatrixMemory | None = None,
         segments: Tensor | None = None,
     ) -> tuple[Tensor, MatrixMemory]:
+        """Read a memory that takes a gradient step at every token."""
         q, k, v = heads
         theta, eta, alpha = torch.unflatten(self.gates(x), -1, (3, -1)).unbind(2)
         out, memory = titans(
