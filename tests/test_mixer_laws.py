@@ -243,7 +243,7 @@ class ConvolutionRunsOn(DeltaRule):
     """Resets the memory at a change of segment, but not the convolution."""
 
     def forward(self, x, *, segments=None):
-        return self._recall(x, self.heads.split(x), segments=segments)[0]
+        return self.recall(x, self.heads.split(x), segments=segments)[0]
 
 
 def with_card(mixer, **changes):
