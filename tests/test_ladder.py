@@ -362,6 +362,12 @@ def test_the_command_prints_a_table_or_json(
     said = capsys.readouterr()
     assert json.loads(said.out)["placings"][0]["mixer"] == "softmax"
     assert "1 of them kept from before" in said.err
+    assert main([*arguments, "--no-report", "--figure", "rungs.svg", "--markdown", "ladder.md"]) == 0
+    accuracy = json.loads(said.out)["placings"][0]["accuracy"]
+    assert all(Path(f"rungs{part}.svg").read_text().count(">softmax<") == 1 for part in ("", "-state", "-seconds"))
+    assert f">{accuracy:.2f}<" in Path("rungs.svg").read_text()
+    assert f"| {accuracy:.2f} |" in Path("ladder.md").read_text()
+    assert main(["compare", "diabetes", "--markdown", "ladder.md", "--no-report"]) == 2
     assert main(["compare", "recall", "--no-report"]) == 2
     assert "say which mixers" in capsys.readouterr().err
     assert main(["compare", "recall", "--mixers", "softmax", "--metric", "log-loss", "--no-report"]) == 2

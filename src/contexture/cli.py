@@ -143,6 +143,7 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     mixers.add_argument(
         "--budget", choices=("tiny", "small", "standard", "full"), default="small", help="how much is trained"
     )
+    mixers.add_argument("--markdown", metavar="FILE.md", help="write the ladder's tables for a page")
     mixers.add_argument("--tasks", type=_comma_list, metavar="A,B", help="rungs of the recall ladder, or their tasks")
     mixers.add_argument(
         "--match",

@@ -31,9 +31,11 @@ def run(options: argparse.Namespace) -> int:
         _check_figure(options.figure)
         return compare_stream.run(options)
     report = _report_path(options)
+    _check_figure(options.figure)
     if options.task == compare_recall.RECALL:
         return compare_recall.run(options, report)
-    _check_figure(options.figure)
+    if options.markdown:
+        raise InputError("--markdown writes the tables of the recall ladder alone: contexture compare recall")
     if compare_agents.names_an_environment(options.task):
         with _display() as progress:
             comparison = compare_agents.compare(options, progress)

@@ -5,11 +5,9 @@ import statistics
 
 from contexture.evaluation.comparison import Comparison
 from contexture.reports.axes import finite
-from contexture.reports.figures import label, text_width
-from contexture.reports.palette import LIGHT
-from contexture.reports.svg import DPI, SETTINGS, to_svg
+from contexture.reports.figures import label
+from contexture.reports.grid import GridCell, grid
 
-_CELL_WIDTH, _CELL_HEIGHT = 54, 26
 _FARTHEST, _NEAREST = 1.0, 1e-3
 
 
@@ -38,67 +36,24 @@ def short(value: float) -> str:
 
 def heat_map(comparison: Comparison) -> str:
     """A row for each learner, a column for each reference; each row's nearest is bold."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     rows = list(comparison.distances)
     referred = {reference for row in comparison.distances.values() for reference in row}
     columns = [m.name for m in comparison.measurements if m.name in referred]
-    with mpl.rc_context(SETTINGS):
-        left = 16 + max((text_width(label(comparison, name)) for name in rows), default=0)
-        widths = [text_width(label(comparison, name)) for name in columns]
-        top = 16 + 0.75 * max(widths, default=0)
-        right = max((0.8 * w - _CELL_WIDTH * (len(columns) - i - 0.5) for i, w in enumerate(widths)), default=0) + 4
-        width = left + _CELL_WIDTH * len(columns) + right
-        height = top + _CELL_HEIGHT * len(rows) + 4
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        for i, reference in enumerate(columns):
-            axes.text(
-                left + _CELL_WIDTH * (i + 0.45),
-                top - 6,
-                label(comparison, reference),
-                rotation=40,
-                rotation_mode="anchor",
-                color=LIGHT["ink"],
-            )
-        for j, learner in enumerate(rows):
-            y = top + _CELL_HEIGHT * (j + 0.5)
-            axes.text(left - 8, y, label(comparison, learner), ha="right", va="center_baseline", color=LIGHT["ink"])
-            values = {reference: typical(comparison, learner, reference) for reference in columns}
-            nearest = min((v for v in values.values() if math.isfinite(v)), default=math.nan)
-            for i, reference in enumerate(columns):
-                value = values[reference]
-                x = left + _CELL_WIDTH * i
-                axes.add_patch(
-                    Rectangle(
-                        (x + 1, y - _CELL_HEIGHT / 2 + 1),
-                        _CELL_WIDTH - 2,
-                        _CELL_HEIGHT - 2,
-                        facecolor=LIGHT["heat"],
-                        alpha=_tint(value),
-                        linewidth=0,
-                    )
-                )
-                axes.text(
-                    x + _CELL_WIDTH / 2,
-                    y,
-                    short(value),
-                    ha="center",
-                    va="center_baseline",
-                    color=LIGHT["ink"],
-                    fontweight="bold" if value == nearest else "normal",
-                )
-        return to_svg(
-            figure,
-            name="distances",
-            title=f"{comparison.task}: distance of each learner to each reference algorithm",
-            description=f"{len(rows)} rows of learners, {len(columns)} columns of references.",
-        )
+    values = [[typical(comparison, learner, reference) for reference in columns] for learner in rows]
+    nearest = [min((value for value in row if math.isfinite(value)), default=math.nan) for row in values]
+
+    def cell(row: int, column: int) -> GridCell:
+        value = values[row][column]
+        return GridCell(text=short(value), tint=_tint(value), bold=value == nearest[row])
+
+    return grid(
+        [label(comparison, learner) for learner in rows],
+        [label(comparison, reference) for reference in columns],
+        cell,
+        name="distances",
+        title=f"{comparison.task}: distance of each learner to each reference algorithm",
+        description=f"{len(rows)} rows of learners, {len(columns)} columns of references.",
+    )
 
 
 def _tint(value: float) -> float:

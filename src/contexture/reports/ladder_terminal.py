@@ -37,12 +37,12 @@ def print_ladder(ladder: Ladder, console: "Console") -> None:
         console.print(line if unicode else line.replace("±", "+-"), markup=False, highlight=False, soft_wrap=plain)
 
 
-def legend(ladder: Ladder) -> list[str]:
-    """What goes under the tables."""
+def legend(ladder: Ladder, *, interval: bool = True) -> list[str]:
+    """What goes under the tables; `interval` says whether they show intervals."""
     budget = ladder.budget
     chance = ", ".join(f"{name} {1 - value:.2f}" for name, value in ladder.chance.items())
     seeds = f"{budget.num_seeds} seeds" if budget.num_seeds > 1 else "one seed"
-    half = ", ± half of the 95 % interval (Student's t over seeds)" if budget.num_seeds > 1 else ""
+    half = ", ± half of the 95 % interval (Student's t over seeds)" if budget.num_seeds > 1 and interval else ""
     return [
         f"accuracy, mean over {seeds}{half}; state and parameters at the largest rung, seconds of one training",
         f"chance: {chance}",
@@ -123,7 +123,7 @@ def _table(columns: list[list[str]], title: str, *, unicode: bool) -> "Table":
 def _fact_columns(ladder: Ladder, match: str) -> list[list[str]]:
     """Columns that begin with their heading: what there is to say of a mixer besides its rungs."""
     headings = ["mixer", "mean", "state", "parameters", "seconds"]
-    return [list(column) for column in zip(headings, *map(_facts, ladder.standings(match)), strict=True)]
+    return [list(column) for column in zip(headings, *map(facts, ladder.standings(match)), strict=True)]
 
 
 def _rung_column(ladder: Ladder, match: str, rung: str, *, interval: bool, unicode: bool) -> list[str]:
@@ -131,7 +131,8 @@ def _rung_column(ladder: Ladder, match: str, rung: str, *, interval: bool, unico
     return [rung, *(accuracy(one.placings.get(rung), interval=interval, unicode=unicode) for one in standings)]
 
 
-def _facts(standing: Standing) -> list[str]:
+def facts(standing: Standing) -> list[str]:
+    """What there is to say of a mixer besides its rungs: name, mean, state, parameters, seconds."""
     mean = MISSING if math.isnan(standing.mean) else f"{standing.mean:.3f}"
     parts = (size(standing.state_bytes), count(standing.parameters), seconds(standing.seconds))
     return [standing.entrant.label, mean, *parts]
