@@ -5,9 +5,9 @@
     python benchmarks/training_step.py --peer in-context-learning/src
 
 `small` is 3 layers of width 64 with 4 heads on 21 points of 8 features; `standard` is that of Garg et al. 2022: 12
-layers of width 256 with 8 heads on 41 points of 20 features. Points are interleaved into twice as many tokens; batch 64, Adam.
-In fp32, and under bf16 autocast where the processor multiplies bf16 by itself. The sides take turns, step by step; the
-median step counts, in milliseconds: of processor time on one thread, of the clock on more.
+layers of width 256 with 8 heads on 41 points of 20 features. Points are interleaved into twice as many tokens; batch
+64, Adam. In fp32, and under bf16 autocast where the processor multiplies bf16 by itself. The sides take turns, step by
+step; the median step counts, in milliseconds: of processor time on one thread, of the clock on more.
 
 The plain transformer is written as one would: pre-norm blocks, one projection for queries, keys and values, torch's
 fused attention, exact GELU, learned positions, predictions read at every second token. The authors' own step is the
