@@ -30,7 +30,8 @@ def share_of_positive_sums(num_features: int) -> float:
     for _ in range(num_features):
         padded = [0] * (2 * LARGEST) + counts + [0] * (2 * LARGEST)
         counts = [sum(padded[i : i + 2 * LARGEST + 1]) for i in range(len(counts) + 2 * LARGEST)]
-    return (1 - counts[len(counts) // 2] / (2 * LARGEST + 1) ** num_features) / 2
+    ties: float = counts[len(counts) // 2] / (2 * LARGEST + 1) ** num_features
+    return (1 - ties) / 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

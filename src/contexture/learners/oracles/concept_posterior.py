@@ -9,6 +9,7 @@ Legend: batch = episodes, time = examples, rows = examples or queries, concepts 
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
 from typing import ClassVar, Protocol
 
@@ -42,6 +43,7 @@ class WeighedConcepts(Protocol):
         ...
 
 
+@lru_cache(maxsize=16)
 def ternary(num_features: int) -> Float[Tensor, "concepts features"]:
     """All vectors over -1, 0, 1.
 
@@ -68,7 +70,7 @@ class Conjunctions:
 
     def count(self, num_features: int) -> int:
         """3^d."""
-        return 3**num_features
+        return int(3**num_features)
 
     def log_prior(self, num_features: int) -> Float[Tensor, " concepts"]:
         """A variable is positive, negated, absent with probability present / 2, present / 2, 1 - present."""
@@ -106,7 +108,7 @@ class Thresholds:
 
     def count(self, num_features: int) -> int:
         """3^d weights with six offsets."""
-        return 6 * 3**num_features
+        return 6 * int(3**num_features)
 
     def log_prior(self, num_features: int) -> Float[Tensor, " concepts"]:
         """That of the weights: offsets are alike."""
