@@ -31,6 +31,10 @@ SMALLER: dict[str, dict[str, Any]] = {
     "relu-network": {"num_points": 31},
     "parity": {"num_features": 6, "num_points": 20},
     "sparse-parity": {"num_features": 8, "num_points": 20},
+    "conjunction": {"num_features": 5, "num_points": 16},
+    "disjunction": {"num_features": 5, "num_points": 16},
+    "zero-one-threshold": {"num_features": 4, "num_points": 16},
+    "neighbour-labels": {"num_features": 4, "num_points": 16, "num_seeds": 8},
 }
 """Settings for tasks whose oracle's or baselines' cost at the default size is out of a test's reach."""
 

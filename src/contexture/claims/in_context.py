@@ -1,17 +1,25 @@
 """Sequence models over pairs that claims train: one for each seed, as a cohort, kept and shared between claims."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from contexture.claims.run import Run
 from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.set_mlp import SetMLP, SetMLPConfig
+from contexture.protocols import Pairs
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
 
 SMOKE_STEPS = 3
 MUON = OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02)
 """The rates of the shipped linear-regression transformer."""
+
+Predict = Callable[[Pairs], Tensor]
+"""What is said of every y [episodes, time] from what came before it."""
 
 
 def train_in_context(
@@ -25,16 +33,32 @@ def train_in_context(
     batch: int = 64,
     seed_offset: int = 0,
 ) -> list[PairsModel]:
-    """A model for each seed, trained with Muon to predict every y from what came before it.
+    """A regressing model for each seed, trained with Muon to predict every y from what came before it.
 
     At smoke scale three steps are taken, whatever `num_steps` is.
     """
+    model = PairsModelConfig(num_features=num_features, backbone=backbone)
+    choice = TaskChoice(name=task, settings=dict(settings))
+    models = train_over_pairs(run, model, task=choice, num_steps=num_steps, batch=batch, seed_offset=seed_offset)
+    return [model for model in models if isinstance(model, PairsModel)]
+
+
+def train_over_pairs(
+    run: Run,
+    model: PairsModelConfig | SetMLPConfig,
+    *,
+    task: TaskChoice,
+    num_steps: int,
+    batch: int = 64,
+    seed_offset: int = 0,
+) -> list[PairsModel | SetMLP]:
+    """The same for any model over pairs."""
     num_steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
     run.settings["training"] = f"{num_steps} steps of {batch} prompts, Muon at {MUON.matrix_rate:g}"
     configs = [
         TrainingConfig(
-            task=TaskChoice(name=task, settings=dict(settings)),
-            model=PairsModelConfig(num_features=num_features, backbone=backbone),
+            task=task,
+            model=model,
             optimiser=MUON,
             schedule=ScheduleConfig(shape="linear", warm_up=min(50, num_steps), hold=0.5),
             steps=num_steps,
@@ -47,4 +71,17 @@ def train_in_context(
         )
         for seed in run.seeds
     ]
-    return [model for model in run.train(configs) if isinstance(model, PairsModel)]
+    return [model for model in run.train(configs) if isinstance(model, PairsModel | SetMLP)]
+
+
+def predicts(model: PairsModel | SetMLP) -> Predict:
+    """What a regressing model says of every y from what came before it, in double precision."""
+    dtype = next(model.parameters()).dtype
+
+    def say(drawn: Pairs) -> Tensor:
+        with torch.no_grad():
+            mean = model(drawn.x.to(dtype), drawn.y.to(dtype)).mean
+        assert isinstance(mean, Tensor)
+        return mean.double()
+
+    return say

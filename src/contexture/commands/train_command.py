@@ -136,6 +136,7 @@ def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "Trai
     from contexture.discovery import find
     from contexture.models.pattern import layers
     from contexture.models.self_attention import SelfAttentionConfig
+    from contexture.models.set_mlp import SetMLPConfig
     from contexture.training.config import TaskChoice
     from contexture.training.recipes import RECIPES, over_pairs, over_tokens, over_trajectories
 
@@ -146,7 +147,7 @@ def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "Trai
         config = makers[find(name, "tasks").card.episodes](TaskChoice(name=name, settings=settings))
     if mixers is not None:
         names = tuple(part.strip() for part in mixers.split(",") if part.strip())
-        assert not isinstance(config.model, SelfAttentionConfig)
+        assert not isinstance(config.model, SelfAttentionConfig | SetMLPConfig)
         backbone = config.model.backbone
         before = layers(backbone.pattern)
         if all(layer.endswith(BARE) for layer in before):

@@ -15,6 +15,7 @@ from contexture.learners.in_context import InContext
 from contexture.learners.token_model import InContextTokens
 from contexture.models.pairs import PairsModel
 from contexture.models.self_attention import SelfAttentionConfig
+from contexture.models.set_mlp import SetMLPConfig
 from contexture.models.tokens import TokenModel
 from contexture.protocols import Learner, SequenceLearner
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
@@ -45,7 +46,7 @@ def configuration(task: TaskChoice, mixer: str, training: Training, *, seed: int
     """The run of one model: the modest recipe of the task with this mixer in every layer and learned positions."""
     tokens = task.build().card.episodes == "tokens"
     recipe = over_tokens(task) if tokens else over_pairs(task)
-    assert not isinstance(recipe.model, SelfAttentionConfig)
+    assert not isinstance(recipe.model, SelfAttentionConfig | SetMLPConfig)
     backbone = replace(
         recipe.model.backbone,
         pattern=(mixer,) * (2 if tokens else training.num_layers),

@@ -13,6 +13,8 @@ from typing import ClassVar
 
 import torch
 
+from contexture.learners.oracles.concept_posterior import ConceptPosterior, Conjunctions
+from contexture.learners.oracles.version_space import MOST_CONCEPTS
 from contexture.protocols import Learner, Pairs, TaskCard
 from contexture.tasks.boolean import constant_error, forced, labelled, literals, share_of_forced_label, signs
 from contexture.tasks.draws import at_least
@@ -21,7 +23,10 @@ from contexture.tasks.references import class_baselines
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conjunction:
-    """True where all present literals hold; the inputs themselves hint at the literals, so no oracle is known."""
+    """True where all present literals hold; the inputs themselves hint at the literals.
+
+    Up to eight variables an oracle weighs both.
+    """
 
     card: ClassVar[TaskCard] = TaskCard(
         name="conjunction",
@@ -50,9 +55,10 @@ class Conjunction:
         x = forced(x, concept, generator=generator)
         return labelled(x, (x * concept.unsqueeze(1) >= 0).all(-1), {"literals": concept})
 
-    def oracle(self) -> None:
-        """None."""
-        return None
+    def oracle(self) -> Learner | None:
+        """The posterior over all conjunctions and what the inputs say of them, or None where they are too many."""
+        concepts = Conjunctions()
+        return ConceptPosterior(concepts=concepts) if concepts.count(self.num_features) <= MOST_CONCEPTS else None
 
     def baselines(self) -> Mapping[str, Learner]:
         """The majority class, logistic regression, naive Bayes, nearest neighbours."""
