@@ -14,6 +14,7 @@ from torch import nn
 from contexture import discovery
 from contexture.errors import InputError
 from contexture.models.decisions import DecisionModel, DecisionModelConfig
+from contexture.models.induction import InductionModel, InductionModelConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.tokens import TokenModel, TokenModelConfig
@@ -21,12 +22,13 @@ from contexture.protocols import Task
 from contexture.training.precision import Precision, require_precision
 from contexture.training.schedule import ScheduleConfig
 
-ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig | DecisionModelConfig
+ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig | DecisionModelConfig | InductionModelConfig
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
     "tokens": (TokenModelConfig, TokenModel),
     "self-attention": (SelfAttentionConfig, SelfAttentionModel),
     "decisions": (DecisionModelConfig, DecisionModel),
+    "induction": (InductionModelConfig, InductionModel),
 }
 
 
