@@ -87,6 +87,13 @@ class SoftmaxAttention(nn.Module):
         out, _ = softmax_attention(q, k, v, segments=segments)
         return self.output(out.flatten(2))
 
+    def weights(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch heads time time"]:
+        """How much every position attends to each, as `forward` does on a whole sequence: rows sum to one."""
+        q, k, _ = self._heads(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
+        scores = torch.einsum("bthd,bshd->bhts", q, k) / self.dim**0.5
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        return scores.masked_fill(later, -torch.inf).softmax(-1)
+
     def _heads(self, x: Tensor, steps: Int[Tensor, "rows time"]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
         if self.positions == "rotary":

@@ -14,6 +14,7 @@ from torch import nn
 from contexture import discovery
 from contexture.errors import InputError
 from contexture.models.decisions import DecisionModel, DecisionModelConfig
+from contexture.models.induction import InductionModel, InductionModelConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.set_mlp import SetMLP, SetMLPConfig
@@ -22,13 +23,21 @@ from contexture.protocols import Task
 from contexture.training.precision import Precision, require_precision
 from contexture.training.schedule import ScheduleConfig
 
-ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig | DecisionModelConfig | SetMLPConfig
+ModelConfig = (
+    PairsModelConfig
+    | TokenModelConfig
+    | SelfAttentionConfig
+    | DecisionModelConfig
+    | SetMLPConfig
+    | InductionModelConfig
+)
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
     "tokens": (TokenModelConfig, TokenModel),
     "self-attention": (SelfAttentionConfig, SelfAttentionModel),
     "decisions": (DecisionModelConfig, DecisionModel),
     "set-mlp": (SetMLPConfig, SetMLP),
+    "induction": (InductionModelConfig, InductionModel),
 }
 
 

@@ -1,0 +1,72 @@
+"""Models that claims train to classify in context, and how often they name the label of a context's last item.
+
+    a task of labelled items ─▶ training at every item ─▶ the last item of fresh contexts, of this task or another
+
+Answers are those of a model for each seed, or of one learner in the models' place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from contexture.claims.protocol import OneSeed, Samples, over_seeds
+from contexture.claims.run import Run
+from contexture.protocols import Learner, Pairs, Task
+from contexture.training.config import ModelConfig, OptimiserConfig, TaskChoice, TrainingConfig
+from contexture.training.schedule import ScheduleConfig
+
+Answers = Sequence[nn.Module] | Learner
+SMOKE_STEPS = 3
+
+
+def configurations(
+    run: Run, task: Any, model: ModelConfig, *, num_steps: int, rate: float, batch: int = 64
+) -> list[TrainingConfig]:
+    """The training of a model for each seed with AdamW at a constant rate; three steps at smoke scale."""
+    steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
+    run.settings["training"] = f"{steps} steps of {batch} contexts, AdamW at {rate:g}"
+    return [
+        TrainingConfig(
+            task=TaskChoice(name=task.card.name, settings=asdict(task)),
+            model=model,
+            optimiser=OptimiserConfig(rate=rate),
+            schedule=ScheduleConfig(shape="constant", warm_up=50),
+            steps=steps,
+            batch=batch,
+            block=batch,
+            seed=seed,
+        )
+        for seed in run.seeds
+    ]
+
+
+@torch.no_grad()
+def right(model: nn.Module, drawn: Pairs) -> Float[Tensor, " episodes"]:
+    """1 where the last item's label is the likeliest."""
+    logits = model(drawn.x.float(), drawn.y).logits
+    return (logits.argmax(-1) == drawn.y)[:, -1].double()
+
+
+def answered(run: Run, say: Answers, seed: int, task: Task) -> Float[Tensor, " episodes"]:
+    """1 where the last item is given its label, on the same episodes whoever is asked."""
+    drawn = run.sample(task, run.setting("episodes", smoke=128, cpu=1024), seed=seed)
+    if isinstance(say, Sequence):
+        return right(say[run.seeds.index(seed)], drawn)
+    said = say.prequential(drawn).value
+    return (said.argmax(-1) == drawn.y)[:, -1].double()
+
+
+def accuracy(run: Run, say: Answers, *, asked: Task, shown: Task) -> Samples:
+    """How often the last item is given its label; competent is who does better than chance on the task it was shown."""
+
+    def one(seed: int) -> OneSeed:
+        errors = 1 - answered(run, say, seed, shown)
+        return OneSeed(
+            values=answered(run, say, seed, asked), errors=errors, zero_errors=torch.full_like(errors, shown.chance)
+        )
+
+    return over_seeds(run, one)
