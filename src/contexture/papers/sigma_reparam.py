@@ -8,7 +8,7 @@ Shapes: scores [episodes, keys]; errors [seeds, rates, episodes]; entropies [see
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,8 @@ def turned(run: Run, name: str, *, kept: bool = True, exact: bool = False) -> Sa
         maps = stack([SpectralLinear(24, 32, generator=generator) for _ in range(count)]).double()
         gaps = []
         for _ in range(TURNS):
-            maps.raw += 1e-3 * torch.randn(maps.raw.shape, generator=generator, dtype=torch.float64).sign()
+            steps = torch.randn(maps.raw.shape, generator=generator, dtype=torch.float64).sign()
+            maps.raw.add_(steps, alpha=1e-3)
             if not kept:
                 maps.right.copy_(torch.randn(maps.right.shape, generator=generator, dtype=torch.float64))
             maps.turn()
@@ -234,9 +235,10 @@ def exponential_random(run: Run) -> Samples:
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 TASK = LinearRegression(num_features=3, num_points=8, noise=0.1)
 POINTS = 10
+Maps = Literal["plain", "spectral"]
 
 
-def configs(run: Run, maps: str, steps: int) -> list[TrainingConfig]:
+def configs(run: Run, maps: Maps, steps: int) -> list[TrainingConfig]:
     """A run for each seed and rate, seeds outermost."""
     backbone = BackboneConfig(pattern="softmax*8", width=32, num_heads=2, expansion=2.0, placement="post", maps=maps)
     return [
@@ -261,7 +263,7 @@ def looks(steps: int) -> list[int]:
     return sorted({steps * point // POINTS for point in range(POINTS + 1)})
 
 
-def trained(run: Run, maps: str) -> Mapping[str, Tensor]:
+def trained(run: Run, maps: Maps) -> Mapping[str, Tensor]:
     """What became of every run: entropies [seeds, rates, points, layers], errors and zero_errors [.., episodes].
 
     The first of the points is before training; errors are those on the last example.
@@ -281,9 +283,9 @@ def trained(run: Run, maps: str) -> Mapping[str, Tensor]:
         errors, zero_errors = _errors(run, trainer, episodes)
         shape = (len(run.seeds), len(RATES))
         return {
-            "entropies": torch.stack(entropies, 1).unflatten(0, shape),
-            "errors": errors.unflatten(0, shape),
-            "zero_errors": zero_errors.unflatten(0, shape),
+            "entropies": torch.unflatten(torch.stack(entropies, 1), 0, shape),
+            "errors": torch.unflatten(errors, 0, shape),
+            "zero_errors": torch.unflatten(zero_errors, 0, shape),
         }
 
     return run.kept({"sigma-reparam": [one.to_json() for one in chosen], "prompts": episodes}, make)
@@ -352,10 +354,10 @@ def instability_before(run: Run) -> Samples:
     return together(run, point=0)
 
 
-def lost(run: Run, maps: str, name: str) -> Samples:
+def lost(run: Run, maps: Maps | None, name: str) -> Samples:
     """The entropy that is missing to even weights after training at the highest rate, over what plain maps miss."""
     plain = 1 - trained(run, "plain")["entropies"][:, -1]
-    own = torch.zeros_like(plain) if maps == "none" else 1 - trained(run, maps)["entropies"][:, -1]
+    own = torch.zeros_like(plain) if maps is None else 1 - trained(run, maps)["entropies"][:, -1]
     x = tuple(map(float, looks(run.settings["training steps"])))
     curves = {name: Curve(x=x, y=1 - own.mean(-1))} if name else {}
     return Samples(values=own[:, -1], per=plain[:, -1], curves=curves)
@@ -378,7 +380,7 @@ def prevents(run: Run) -> Samples:
 @prevents.reference("attention that stays even loses none")
 def prevents_even(run: Run) -> Samples:
     """All entropy kept."""
-    return lost(run, "none", "")
+    return lost(run, None, "")
 
 
 @prevents.control(
@@ -389,7 +391,7 @@ def prevents_plain(run: Run) -> Samples:
     return lost(run, "plain", "plain")
 
 
-def left(run: Run, maps: str, name: str, *, rates: slice) -> Samples:
+def left(run: Run, maps: Maps, name: str, *, rates: slice) -> Samples:
     """The share of the error on the last example that training leaves, over some of the rates."""
     found = trained(run, maps)
     errors, zero = found["errors"], found["zero_errors"]
