@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contexture.claims.run import Run
-from contexture.models.backbone import BackboneConfig
+from contexture.models.kinds import AnyConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
@@ -16,7 +16,7 @@ MUON = OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02)
 
 def train_in_context(
     run: Run,
-    backbone: BackboneConfig,
+    backbone: AnyConfig,
     *,
     task: str,
     settings: Mapping[str, Any],
@@ -24,19 +24,22 @@ def train_in_context(
     num_steps: int,
     batch: int = 64,
     seed_offset: int = 0,
+    optimiser: OptimiserConfig = MUON,
+    warm_up: int = 50,
 ) -> list[PairsModel]:
-    """A model for each seed, trained with Muon to predict every y from what came before it.
+    """A model for each seed, trained to predict every y from what came before it; with Muon unless told otherwise.
 
     At smoke scale three steps are taken, whatever `num_steps` is.
     """
     num_steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
-    run.settings["training"] = f"{num_steps} steps of {batch} prompts, Muon at {MUON.matrix_rate:g}"
+    told = f"Muon at {optimiser.matrix_rate:g}" if optimiser.name == "muon" else f"AdamW at {optimiser.rate:g}"
+    run.settings["training"] = f"{num_steps} steps of {batch} prompts, {told}"
     configs = [
         TrainingConfig(
             task=TaskChoice(name=task, settings=dict(settings)),
             model=PairsModelConfig(num_features=num_features, backbone=backbone),
-            optimiser=MUON,
-            schedule=ScheduleConfig(shape="linear", warm_up=min(50, num_steps), hold=0.5),
+            optimiser=optimiser,
+            schedule=ScheduleConfig(shape="linear", warm_up=min(warm_up, num_steps), hold=0.5),
             steps=num_steps,
             batch=batch,
             block=batch,
