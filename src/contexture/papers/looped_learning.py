@@ -2,8 +2,8 @@ r"""Looped transformers are better at learning learning algorithms (Yang et al.,
 
 One transformer layer run ten times, with the prompt added at every turn (`contexture.models.looped`), against six
 layers with weights of their own and against the layer used once. All are 32 wide and trained on the same prompts for as
-many steps, to predict linear functions of three features, or of two of four, from seven examples. Training averages the loss
-over the last four turns. Numbers are errors on the last example.
+many steps, to predict linear functions of three features, or of two of four, from seven examples. Training averages the
+loss over the last four turns. Numbers are errors on the last example.
 """
 
 from collections.abc import Mapping
