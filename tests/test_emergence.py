@@ -15,7 +15,8 @@ from contexture.models.backbone import BackboneConfig
 from contexture.models.induction import InductionModel, InductionModelConfig
 from contexture.models.nested_logits import nested_flow
 from contexture.models.pairs import PairsModel, PairsModelConfig
-from contexture.probes.attention import attention_weights, entropy, induction_strength, to_matching_labels, to_own_item
+from contexture.probes.attention import attention_weights
+from contexture.probes.induction_head import induction_strength, to_matching_labels, to_own_item
 from contexture.tasks.bursty_classification import BurstyClassification
 from contexture.training.cohort import stack, unstack
 
@@ -77,7 +78,6 @@ def test_parts_of_an_induction_head_are_read_from_weights() -> None:
     assert to_own_item(hand()).item() == pytest.approx(0.6)
     assert to_matching_labels(hand(), classes).item() == pytest.approx(0.5)
     assert induction_strength(hand(), classes).item() == pytest.approx((0.5 - 0.2) / 0.8)
-    assert entropy(torch.full((1, 1, 4, 4), 0.25)).item() == pytest.approx(math.log(4))
 
 
 def test_attention_weights_are_those_that_the_model_uses() -> None:

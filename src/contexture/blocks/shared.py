@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from contexture.blocks.hybrid_norm import HybridNormBlock
+from contexture.blocks.post_norm import PostNormBlock
 from contexture.blocks.residual import ResidualBlock
 from contexture.blocks.steps import StepsBlock
 from contexture.leaves.linear import Linear
 
-Block = ResidualBlock | StepsBlock
+Block = ResidualBlock | PostNormBlock | HybridNormBlock | StepsBlock
 
 
 class SharedCall(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from contexture.claims.run import Run
-from contexture.models.backbone import BackboneConfig
+from contexture.models.kinds import AnyConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.set_mlp import SetMLP, SetMLPConfig
 from contexture.protocols import Pairs
@@ -24,7 +24,7 @@ Predict = Callable[[Pairs], Tensor]
 
 def train_in_context(
     run: Run,
-    backbone: BackboneConfig,
+    backbone: AnyConfig,
     *,
     task: str,
     settings: Mapping[str, Any],
@@ -32,14 +32,25 @@ def train_in_context(
     num_steps: int,
     batch: int = 64,
     seed_offset: int = 0,
+    optimiser: OptimiserConfig = MUON,
+    warm_up: int = 50,
 ) -> list[PairsModel]:
-    """A regressing model for each seed, trained with Muon to predict every y from what came before it.
+    """A regressing model for each seed, trained to predict every y from what came before it; with Muon unless told.
 
     At smoke scale three steps are taken, whatever `num_steps` is.
     """
     model = PairsModelConfig(num_features=num_features, backbone=backbone)
     choice = TaskChoice(name=task, settings=dict(settings))
-    models = train_over_pairs(run, model, task=choice, num_steps=num_steps, batch=batch, seed_offset=seed_offset)
+    models = train_over_pairs(
+        run,
+        model,
+        task=choice,
+        num_steps=num_steps,
+        batch=batch,
+        seed_offset=seed_offset,
+        optimiser=optimiser,
+        warm_up=warm_up,
+    )
     return [model for model in models if isinstance(model, PairsModel)]
 
 
@@ -51,16 +62,19 @@ def train_over_pairs(
     num_steps: int,
     batch: int = 64,
     seed_offset: int = 0,
+    optimiser: OptimiserConfig = MUON,
+    warm_up: int = 50,
 ) -> list[PairsModel | SetMLP]:
     """The same for any model over pairs."""
     num_steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
-    run.settings["training"] = f"{num_steps} steps of {batch} prompts, Muon at {MUON.matrix_rate:g}"
+    told = f"Muon at {optimiser.matrix_rate:g}" if optimiser.name == "muon" else f"AdamW at {optimiser.rate:g}"
+    run.settings["training"] = f"{num_steps} steps of {batch} prompts, {told}"
     configs = [
         TrainingConfig(
             task=task,
             model=model,
-            optimiser=MUON,
-            schedule=ScheduleConfig(shape="linear", warm_up=min(50, num_steps), hold=0.5),
+            optimiser=optimiser,
+            schedule=ScheduleConfig(shape="linear", warm_up=min(warm_up, num_steps), hold=0.5),
             steps=num_steps,
             batch=batch,
             block=batch,

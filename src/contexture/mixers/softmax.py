@@ -2,6 +2,8 @@
 
     q, k, v = x W_q, x W_k, x W_v;    y = concat over heads of attention(q, k, v) W_o
 
+With `qkv_norm` each of q, k, v gets a root-mean-square norm per head, before positions, as in HybridNorm (Zhuo et al.,
+2025, arXiv:2503.04598).
 x: [batch, time, width]; heads: [batch, time, num_heads, width / num_heads]. The streaming state is every key and value
 seen so far, so it grows with time.
 """
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 
 from contexture.errors import InputError
 from contexture.leaves.linear import Linear
+from contexture.leaves.norm import RMSNorm
 from contexture.ops.rotary import rotate, turns
 from contexture.ops.segments import positions as positions_of
-from contexture.ops.softmax_attention import KeysValues, softmax_attention
+from contexture.ops.softmax_attention import KeysValues, softmax_attention, visible
 from contexture.protocols import MixerCard
 
 
@@ -52,6 +55,7 @@ class SoftmaxAttention(nn.Module):
         num_heads: int,
         generator: torch.Generator,
         positions: Literal["rotary", "none"] = "rotary",
+        qkv_norm: bool = False,
         gain: float = 1.0,
     ) -> None:
         super().__init__()
@@ -63,6 +67,7 @@ class SoftmaxAttention(nn.Module):
         self.num_heads, self.dim, self.positions = num_heads, width // num_heads, positions
         self.projection = Linear(width, 3 * width, generator=generator, bias=False)
         self.output = Linear(width, width, generator=generator, bias=False, gain=gain)
+        self.norms = nn.ModuleList(RMSNorm(self.dim, device=generator.device) for _ in range(3 if qkv_norm else 0))
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> SoftmaxState:
         """The state before any token: no keys, no values."""
@@ -87,15 +92,16 @@ class SoftmaxAttention(nn.Module):
         out, _ = softmax_attention(q, k, v, segments=segments)
         return self.output(out.flatten(2))
 
-    def weights(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch heads time time"]:
-        """How much every position attends to each, as `forward` does on a whole sequence: rows sum to one."""
+    def scores(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch heads queries keys"]:
+        """What the softmax of every head weighs keys by, -inf for keys after the query: for those who look inside."""
         q, k, _ = self._heads(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
-        scores = torch.einsum("bthd,bshd->bhts", q, k) / self.dim**0.5
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        return scores.masked_fill(later, -torch.inf).softmax(-1)
+        table = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.dim**-0.5
+        return table.masked_fill(~visible(x.shape[1], x.shape[1], None, device=x.device), -torch.inf)
 
     def _heads(self, x: Tensor, steps: Int[Tensor, "rows time"]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = torch.unflatten(self.projection(x), -1, (3, self.num_heads, self.dim)).unbind(2)
+        if self.norms:
+            q, k, v = (norm(one) for norm, one in zip(self.norms, (q, k, v), strict=True))
         if self.positions == "rotary":
             factors = turns(steps, self.dim, heads=self.num_heads, dtype=q.dtype)
             q, k = rotate(q, factors), rotate(k, factors)

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from contexture import discovery
 from contexture.blocks.feed_forward import FEED_FORWARD
+from contexture.blocks.hybrid_norm import HybridNormBlock
 from contexture.blocks.mixer import Mixer
 from contexture.blocks.parallel import Parallel
+from contexture.blocks.post_norm import PostNormBlock
 from contexture.blocks.residual import ResidualBlock
 from contexture.blocks.shared import Block, SharedCall
+from contexture.blocks.spectral import reparametrise
 from contexture.blocks.steps import FeedForwardStep, MixerStep, StepsBlock
 from contexture.errors import InputError
 from contexture.leaves.embedding import Embedding
@@ -39,6 +42,8 @@ class BackboneConfig:
     to the first layer's input; a mixer may know positions by itself, as softmax attention does unless told otherwise.
     `max_length` bounds learned positions, the model's and those that its mixers learn. expansion: hidden width of the
     feed-forward network over the width.
+    placement: where the norms stand, see `contexture.blocks`; other than "pre" asks for layers of one mixer and one
+    feed-forward network. maps: "spectral" gives every linear map inside the backbone a learned spectral norm.
     """
 
     pattern: str | tuple[str, ...] = "softmax*4"
@@ -48,6 +53,8 @@ class BackboneConfig:
     feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
+    placement: Literal["pre", "post", "hybrid"] = "pre"
+    maps: Literal["plain", "spectral"] = "plain"
     positions: Literal["none", "learned"] = "none"
     max_length: int = 256
 
@@ -103,9 +110,28 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
         steps.append(MixerStep(NORMS[config.norm](width, device=generator.device), mixer))
     match steps:
         case [MixerStep() as first, FeedForwardStep() as second]:
-            return ResidualBlock(mixer=first.mixer, feed_forward=second.feed_forward, norms=(first.norm, second.norm))
-        case _:
+            return _usual(first, second, config.placement)
+        case _ if config.placement == "pre":
             return StepsBlock(steps)
+        case _:
+            raise InputError(
+                f"norms stand {config.placement!r} in layers of one mixer and one feed-forward network alone: use "
+                "placement='pre' for this pattern"
+            )
+
+
+def _usual(first: MixerStep, second: FeedForwardStep, placement: str) -> Block:
+    """The block of a mixer and a feed-forward network, with its norms where `placement` says."""
+    mixer, network = first.mixer, second.feed_forward
+    match placement:
+        case "pre":
+            return ResidualBlock(mixer=mixer, feed_forward=network, norms=(first.norm, second.norm))
+        case "post":
+            return PostNormBlock(mixer=mixer, feed_forward=network, norms=(first.norm, second.norm))
+        case "hybrid":
+            return HybridNormBlock(mixer=mixer, feed_forward=network, norm=second.norm)
+        case _:
+            raise InputError(f"norms cannot stand {placement!r}: there are pre, post, hybrid")
 
 
 class Stack(nn.ModuleList):
@@ -143,6 +169,8 @@ class Backbone(nn.Module):
             _block(patterns.read(name), config, 2 * width, generator=generator, gain=1.0) for name in shared
         )
         self.norm = NORMS[config.norm](width, device=generator.device)
+        if config.maps == "spectral":
+            reparametrise(self)
 
     if TYPE_CHECKING:
 

@@ -7,18 +7,18 @@
 x: [batch, time, features]; y: [batch, time]; hidden: [batch, time, width], from which y_t is to be read.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from contexture.models.backbone import Backbone, BackboneState
+from contexture.models.kinds import AnyBackbone
 
 
 class PairsState(NamedTuple):
     """The backbone's state, and the last y [batch] with whether there was one, bool [batch]."""
 
-    backbone: BackboneState
+    backbone: Any
     last: Tensor
     known: Tensor
 
@@ -43,18 +43,18 @@ class Interleaved:
         known = torch.ones_like(y, dtype=torch.bool)
         return torch.stack((embed.features(x), embed.target(y, known)), dim=2).flatten(1, 2)
 
-    def forward(self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor) -> Tensor:
         """Hidden vectors of a whole episode."""
         return backbone(self.tokens(embed, x, y), every=2)
 
     def stream(
-        self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor, state: PairsState
-    ) -> tuple[Tensor, BackboneState]:
+        self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor, state: PairsState
+    ) -> tuple[Tensor, Any]:
         """Hidden vectors of further examples."""
         hidden, after = backbone.stream(self.tokens(embed, x, y), state.backbone)
         return hidden[:, ::2], after
 
-    def read(self, embed: Embeddings, backbone: Backbone, x: Tensor, state: PairsState) -> Tensor:
+    def read(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, state: PairsState) -> Tensor:
         """The hidden vector of one query per row, [batch, 1, width]."""
         return backbone.stream(embed.features(x), state.backbone)[0]
 
@@ -68,18 +68,18 @@ class Shifted:
         there = torch.cat((known.unsqueeze(1), torch.ones_like(y[:, :-1], dtype=torch.bool)), dim=1)
         return embed.features(x) + embed.target(before, there)
 
-    def forward(self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor) -> Tensor:
         """Hidden vectors of a whole episode."""
         nothing = torch.zeros_like(y[:, 0])
         return backbone(self.tokens(embed, x, y, nothing, nothing.bool()))
 
     def stream(
-        self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor, state: PairsState
-    ) -> tuple[Tensor, BackboneState]:
+        self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor, state: PairsState
+    ) -> tuple[Tensor, Any]:
         """Hidden vectors of further examples."""
         return backbone.stream(self.tokens(embed, x, y, state.last, state.known), state.backbone)
 
-    def read(self, embed: Embeddings, backbone: Backbone, x: Tensor, state: PairsState) -> Tensor:
+    def read(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, state: PairsState) -> Tensor:
         """The hidden vector of one query per row, [batch, 1, width]."""
         token = embed.features(x) + embed.target(state.last.unsqueeze(1), state.known.unsqueeze(1))
         return backbone.stream(token, state.backbone)[0]
@@ -91,27 +91,25 @@ class Joint:
     The queries of a whole episode go one after another, since what lies between two writes is a state.
     """
 
-    def forward(self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor) -> Tensor:
         """Hidden vectors of a whole episode."""
         start = backbone.init_state(x.shape[0], device=x.device, dtype=x.dtype)
         return self._run(embed, backbone, x, y, start)[0]
 
     def stream(
-        self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor, state: PairsState
-    ) -> tuple[Tensor, BackboneState]:
+        self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor, state: PairsState
+    ) -> tuple[Tensor, Any]:
         """Hidden vectors of further examples."""
         return self._run(embed, backbone, x, y, state.backbone)
 
-    def read(self, embed: Embeddings, backbone: Backbone, x: Tensor, state: PairsState) -> Tensor:
+    def read(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, state: PairsState) -> Tensor:
         """The hidden vector of one query per row, [batch, 1, width]."""
         return backbone.stream(self._queries(embed, x, torch.zeros_like(state.last).unsqueeze(1)), state.backbone)[0]
 
     def _queries(self, embed: Embeddings, x: Tensor, nothing: Tensor) -> Tensor:
         return embed.features(x) + embed.target(nothing, torch.zeros_like(nothing, dtype=torch.bool))
 
-    def _run(
-        self, embed: Embeddings, backbone: Backbone, x: Tensor, y: Tensor, state: BackboneState
-    ) -> tuple[Tensor, BackboneState]:
+    def _run(self, embed: Embeddings, backbone: AnyBackbone, x: Tensor, y: Tensor, state: Any) -> tuple[Tensor, Any]:
         examples = embed.features(x) + embed.target(y, torch.ones_like(y, dtype=torch.bool))
         queries, hidden = self._queries(embed, x, torch.zeros_like(y)), []
         for query, example in zip(torch.split(queries, 1, 1), torch.split(examples, 1, 1), strict=True):

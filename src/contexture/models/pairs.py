@@ -16,7 +16,8 @@ from contexture.errors import InputError
 from contexture.leaves.embedding import Embedding
 from contexture.leaves.linear import Linear
 from contexture.models.backbone import Backbone, BackboneConfig
-from contexture.models.forms import FORMS, PairsState
+from contexture.models.forms import FORMS, Interleaved, PairsState
+from contexture.models.kinds import AnyConfig, build_backbone, read_backbone
 from contexture.models.state import repeat_state
 from contexture.ops.chunks import wide
 
@@ -32,11 +33,11 @@ class PairsModelConfig:
     num_classes: int = 0
     form: Literal["interleaved", "joint", "shifted"] = "interleaved"
     head: Literal["mean", "gaussian"] = "mean"
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: AnyConfig = field(default_factory=BackboneConfig)
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone, Mapping):
-            object.__setattr__(self, "backbone", BackboneConfig(**self.backbone))
+            object.__setattr__(self, "backbone", read_backbone(self.backbone))
         if self.num_features < 1 or self.num_classes < 0 or self.num_classes == 1:
             raise InputError("a model over pairs needs at least one feature, and no classes or at least two")
         if self.form not in FORMS:
@@ -51,6 +52,14 @@ class PairsOutput(NamedTuple):
     mean: Tensor | None = None
     log_variance: Tensor | None = None
     logits: Tensor | None = None
+
+
+class PairsLesson(NamedTuple):
+    """What a training step scores: outputs, how much the loss of each counts, and what is added to the loss."""
+
+    said: tuple[PairsOutput, ...]
+    weights: tuple[float, ...]
+    penalty: Float[Tensor, "batch time"] | None = None
 
 
 class PairsEmbeddings(nn.Module):
@@ -94,13 +103,26 @@ class PairsModel(nn.Module):
         self.config = config
         self.form = FORMS[config.form]
         self.embed = PairsEmbeddings(config, generator=generator)
-        self.backbone = Backbone(config.backbone, generator=generator)
+        self.backbone = build_backbone(config.backbone, generator=generator)
         outputs = config.num_classes or (2 if config.head == "gaussian" else 1)
         self.head = Linear(config.backbone.width, outputs, generator=generator)
 
     def forward(self, x: Float[Tensor, "batch time features"], y: Shaped[Tensor, "batch time"]) -> PairsOutput:
         """Predict every y_t from x up to t and y before t."""
-        return self._say(self.form.forward(self.embed, self.backbone, x, y))
+        return self.say(self.form.forward(self.embed, self.backbone, x, y))
+
+    def lesson(
+        self, x: Float[Tensor, "batch time features"], y: Shaped[Tensor, "batch time"], *, generator: torch.Generator
+    ) -> PairsLesson:
+        """What a training step scores; for a looped backbone, what it says after several of its loops."""
+        if isinstance(self.backbone, Backbone):
+            return PairsLesson((self(x, y),), (1.0,))
+        if not isinstance(self.form, Interleaved):
+            raise InputError(f"a looped backbone learns from interleaved pairs, not from {self.config.form!r} ones")
+        hidden, weights, penalty = self.backbone.lesson(
+            self.form.tokens(self.embed, x, y), every=2, generator=generator
+        )
+        return PairsLesson(tuple(map(self.say, hidden)), weights, penalty)
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> PairsState:
         """The state before any example."""
@@ -115,16 +137,17 @@ class PairsModel(nn.Module):
     ) -> tuple[PairsOutput, PairsState]:
         """Take further examples; the prediction at t comes before y_t is seen."""
         hidden, backbone = self.form.stream(self.embed, self.backbone, x, y, state)
-        return self._say(hidden), PairsState(backbone, y[:, -1], torch.ones_like(state.known))
+        return self.say(hidden), PairsState(backbone, y[:, -1], torch.ones_like(state.known))
 
     def read(self, x: Float[Tensor, "batch queries features"], state: PairsState) -> PairsOutput:
         """Answer every query from the state alone: queries do not see each other and write nothing."""
         queries = x.shape[1]
         rows = x.flatten(0, 1).unsqueeze(1)
         hidden = self.form.read(self.embed, self.backbone, rows, repeat_state(state, queries))
-        return self._say(torch.unflatten(hidden.squeeze(1), 0, (x.shape[0], queries)))
+        return self.say(torch.unflatten(hidden.squeeze(1), 0, (x.shape[0], queries)))
 
-    def _say(self, hidden: Float[Tensor, "batch time width"]) -> PairsOutput:
+    def say(self, hidden: Float[Tensor, "batch time width"]) -> PairsOutput:
+        """What the head makes of hidden vectors."""
         said = self.head(hidden)
         said = said.to(wide(said.dtype))
         if self.config.num_classes:

@@ -7,8 +7,8 @@ ninth item of one of its classes (`contexture.tasks.bursty_classification`). Wha
     from the weights   classes of the training, in contexts without them
 
 The network has two layers of attention with one head, and a perceptron that classifies. Its induction head is read from
-the attention weights (`contexture.probes.attention`). The head of two parameters is `contexture.models.induction`, the
-reduced model of its formation `contexture.models.nested_logits`.
+the attention weights (`contexture.probes.induction_head`). The head of two parameters is
+`contexture.models.induction`, the reduced model of its formation `contexture.models.nested_logits`.
 Labels are asked for at every item, where the paper asks for the last. Shapes: x [episodes, 9, 16], y [episodes, 9].
 """
 
@@ -27,7 +27,8 @@ from contexture.models.backbone import BackboneConfig
 from contexture.models.induction import InductionModel, InductionModelConfig
 from contexture.models.nested_logits import nested_flow
 from contexture.models.pairs import PairsModel, PairsModelConfig
-from contexture.probes.attention import attention_weights, induction_strength, to_own_item
+from contexture.probes.attention import attention_weights
+from contexture.probes.induction_head import induction_strength, to_own_item
 from contexture.randomness import generator
 from contexture.tasks.bursty_classification import BurstyClassification
 from contexture.tasks.draws import uniform

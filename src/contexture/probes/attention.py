@@ -1,19 +1,19 @@
-r"""What softmax heads attend to, and how much of it makes an induction head.
+r"""What softmax attention of a model over pairs weighs by, and how spread its weights are.
 
-Examples are interleaved, x_1, y_1, x_2, ..: example s has its item at token 2s and its label at token 2s + 1.
+    entropy of a query   -sum_j A_ij log A_ij / log(keys it sees)      1: even, 0: all on one key
 
-    own item         weight of a label's token on its own item, the token before it
-    matching labels  weight of the last item on the labels of earlier items of its class
-    induction        that weight less what a head without preference would give, over the most it could gain
-    entropy          -sum_s w_ts log w_ts, the mean over tokens t, in nats
+Collapsed entropy goes with unstable training (Zhai et al., 2023, arXiv:2303.06296), which also bounds it: a row of
+logits l of T keys with |l| <= s, as every row of a table of spectral norm s, has at least the entropy
 
-An induction head is made of a first layer that joins labels to their items and a second that looks for the item and
-reads the label (Olsson et al. 2022; Reddy 2023, arXiv:2312.03002).
-Shapes: weights [batch, heads, tokens, tokens], rows attend; classes int64 [batch, time], tokens = 2 time.
+    log(1 + (T - 1) b) + D (T - 1) b / (1 + (T - 1) b),    b = exp(-D),  D = s sqrt(T / (T - 1)).
+
+Shapes: scores [batch, heads, queries, keys], -inf where a key is not seen.
 """
 
+import math
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from contexture.mixers.softmax import SoftmaxAttention
@@ -22,18 +22,16 @@ from contexture.protocols import Pairs
 
 
 @torch.no_grad()
-def attention_weights(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, "batch heads tokens tokens"]]:
-    """The weights of every layer of softmax attention, in order, in the model's own precision.
-
-    >>> from contexture.learners.in_context import InContext
-    >>> from contexture.tasks.linear_regression import LinearRegression
-    >>> episodes = LinearRegression(num_points=3).sample(5, generator=torch.Generator().manual_seed(0))
-    >>> [tuple(one.shape) for one in attention_weights(InContext.example().model, episodes)]
-    [(5, 2, 6, 6), (5, 2, 6, 6)]
-    """
+def attention_scores(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, "batch heads queries keys"]]:
+    """The scores of every softmax layer, in the order in which they run."""
     found: list[Tensor] = []
-    heads = [module for module in model.modules() if isinstance(module, SoftmaxAttention)]
-    hooks = [one.register_forward_pre_hook(lambda own, given: found.append(own.weights(given[0]))) for one in heads]
+
+    def look(mixer: torch.nn.Module, arrived: tuple[Tensor, ...]) -> None:
+        assert isinstance(mixer, SoftmaxAttention)
+        found.append(mixer.scores(arrived[0]))
+
+    layers = [module for module in model.modules() if isinstance(module, SoftmaxAttention)]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     dtype = next(model.parameters()).dtype
     y = episodes.y.to(dtype) if episodes.y.is_floating_point() else episodes.y
     try:
@@ -44,44 +42,44 @@ def attention_weights(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, 
     return found
 
 
-def to_own_item(weights: Float[Tensor, "batch heads tokens tokens"]) -> Float[Tensor, "batch heads"]:
-    """The mean weight of a label's token on its own item, over all examples but the last."""
-    return weights.diagonal(-1, dim1=2, dim2=3)[:, :, 0:-2:2].mean(2)
+def attention_weights(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, "batch heads tokens tokens"]]:
+    """The weights of every layer of softmax attention, in order, in the model's own precision.
 
-
-def to_matching_labels(
-    weights: Float[Tensor, "batch heads tokens tokens"], classes: Int[Tensor, "batch time"]
-) -> Float[Tensor, "batch heads"]:
-    """The weight of the last item on the labels of all earlier items of its class."""
-    return (_from_last(weights) * _matching(classes).to(weights).unsqueeze(1)).sum(2)
-
-
-def induction_strength(
-    weights: Float[Tensor, "batch heads tokens tokens"], classes: Int[Tensor, "batch time"]
-) -> Float[Tensor, "batch heads"]:
-    """0 for a head whose last item looks at all tokens alike, 1 for one that looks at matching labels alone.
-
-    >>> weights = torch.full((1, 1, 6, 6), 1 / 6)
-    >>> weights[..., 4, :] = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
-    >>> induction_strength(weights, torch.tensor([[7, 3, 7]])).item()
-    1.0
+    >>> from contexture.learners.in_context import InContext
+    >>> from contexture.tasks.linear_regression import LinearRegression
+    >>> episodes = LinearRegression(num_points=3).sample(5, generator=torch.Generator().manual_seed(0))
+    >>> [tuple(one.shape) for one in attention_weights(InContext.example().model, episodes)]
+    [(5, 2, 6, 6), (5, 2, 6, 6)]
     """
-    tokens = weights.shape[3] - 1
-    alike = _matching(classes).sum(1, keepdim=True).to(weights) / tokens
-    return (to_matching_labels(weights, classes) - alike) / (1 - alike)
+    return [scores.softmax(-1) for scores in attention_scores(model, episodes)]
 
 
-def entropy(weights: Float[Tensor, "batch heads tokens tokens"]) -> Float[Tensor, "batch heads"]:
-    """How spread out attention is, in nats: the mean over tokens."""
-    return torch.special.entr(weights).sum(3).mean(2)
+def entropy(scores: Float[Tensor, "*lead keys"]) -> Float[Tensor, "*lead"]:
+    """The entropy of the softmax of scores, in nats.
+
+    >>> round(entropy(torch.zeros(4)).item(), 4)
+    1.3863
+    """
+    logs = scores.double().log_softmax(-1)
+    return -(logs.exp() * logs.masked_fill(logs.isinf(), 0.0)).sum(-1)
 
 
-def _from_last(weights: Tensor) -> Tensor:
-    """The last item's weights on the labels before it, [batch, heads, time - 1]."""
-    last = weights.shape[3] - 2
-    return weights[:, :, last, 1:last:2]
+def relative_entropy(scores: Float[Tensor, "*lead queries keys"]) -> Float[Tensor, "*lead later"]:
+    """Each query's entropy over that of even weights, for queries that see two keys at least.
+
+    >>> relative_entropy(torch.zeros(3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)).tolist()
+    [1.0, 1.0]
+    """
+    seen = torch.arange(2, scores.shape[-1] + 1, dtype=torch.float64, device=scores.device)
+    return entropy(scores[..., 1:, :]) / seen.log()
 
 
-def _matching(classes: Tensor) -> Tensor:
-    """Which earlier items are of the last one's class, bool [batch, time - 1]."""
-    return classes[:, :-1] == classes[:, -1:]
+def least_entropy(norm: Float[Tensor, "*lead"], keys: int) -> Float[Tensor, "*lead"]:
+    """The least entropy of a row of so many scores whose Euclidean norm is at most `norm`, in nats.
+
+    >>> round(least_entropy(torch.tensor(0.0), 4).item(), 4)
+    1.3863
+    """
+    gap = norm.double() * math.sqrt(keys / (keys - 1))
+    others = (keys - 1) * torch.exp(-gap)
+    return torch.log1p(others) + gap * others / (1 + others)

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from contexture.errors import InputError
+from contexture.models.backbone import Backbone
 from contexture.models.pairs import PairsModel
 from contexture.protocols import Pairs
 
@@ -25,6 +27,8 @@ def hidden_states(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, "bat
     [(5, 6, 16), (5, 6, 16), (5, 3, 16)]
     """
     found: list[Tensor] = []
+    if not isinstance(model.backbone, Backbone):
+        raise InputError("hidden states are read layer by layer: a looped backbone has loops, which are read otherwise")
     blocks = list(model.backbone.blocks)
     hooks = [blocks[0].register_forward_pre_hook(lambda _, arrived: found.append(arrived[0]))]
     hooks += [block.register_forward_hook(lambda _, __, left: found.append(left)) for block in blocks]

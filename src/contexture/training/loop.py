@@ -139,7 +139,9 @@ class Trainer:
             block=self.config.block,
             dtype=self.config.dtype,
         )
-        return losses(self.model, episodes, members=len(seeds))
+        # One draw for all members, whatever their seeds: a looped cohort takes its loops together.
+        lesson = generator("lesson", step, blocks.start) if self.model.training else None
+        return losses(self.model, episodes, members=len(seeds), generator=lesson)
 
 
 @dataclass(slots=True)

@@ -8,20 +8,29 @@ Each prediction at t has seen x up to t and y before t, so the loss is the mean 
 y, mean: [K * batch, time]; logits: [K * batch, time, classes]; losses: [K, batch, time].
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from contexture.models.pairs import PairsModel
 from contexture.protocols import Episodes, Pairs, Trajectories
 
 
 def losses(
-    model: nn.Module, episodes: Episodes, *, members: int = 1
+    model: nn.Module, episodes: Episodes, *, members: int = 1, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "members batch time"], Float[Tensor, "members batch time"]]:
-    """The loss at every position and its weight there (one, or a token's mask), members apart."""
+    """The loss at every position and its weight there (one, or a token's mask), members apart.
+
+    With a generator it is the loss of a training step, which a looped model takes after several of its loops.
+    """
     if isinstance(episodes, Pairs):
-        values = _pairs(model, episodes)
+        if generator is not None and isinstance(model, PairsModel):
+            values = _lesson(model, episodes, generator)
+        else:
+            values = _scored(model(episodes.x, episodes.y), episodes)
         weights = torch.ones_like(values)
     elif isinstance(episodes, Trajectories):
         assert episodes.targets is not None
@@ -45,8 +54,14 @@ def mean_losses(
     return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1)
 
 
-def _pairs(model: nn.Module, episodes: Pairs) -> Tensor:
-    said = model(episodes.x, episodes.y)
+def _lesson(model: PairsModel, episodes: Pairs, generator: torch.Generator) -> Tensor:
+    lesson = model.lesson(episodes.x, episodes.y, generator=generator)
+    parts = zip(lesson.weights, lesson.said, strict=True)
+    total = torch.stack([weight * _scored(said, episodes) for weight, said in parts]).sum(0)
+    return total if lesson.penalty is None else total + lesson.penalty
+
+
+def _scored(said: Any, episodes: Pairs) -> Tensor:
     if said.logits is not None:
         flat = F.cross_entropy(said.logits.flatten(0, 1), episodes.y.flatten(), reduction="none")
         return flat.view(episodes.y.shape)
