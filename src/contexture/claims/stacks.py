@@ -1,0 +1,139 @@
+"""Stacks of Mamba-2, attention and MLP layers of about one size, trained to look numbers up: for papers on hybrids.
+
+    mixers and MLPs take turns; attention in place of some of four mixers ─▶ phone books ─▶ accuracy by entries
+
+Attention beside a state space knows no positions, as in Waleffe et al. 2024; by itself it has rotary ones. Widths are
+such that all stacks have about 50,000 parameters. Shapes: shares [sequences].
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from contexture.claims.protocol import OneSeed, Samples, over_seeds
+from contexture.claims.recall import Recall, hits, train_recall
+from contexture.claims.run import Run
+from contexture.models.pattern import layers, read
+from contexture.models.tokens import TokenModel
+from contexture.protocols import SequenceLearner, Tokens
+from contexture.tasks.phonebook import Phonebook
+
+NUM_MIXERS = 4
+STATE_SIZE = 16
+BOOK = Phonebook(num_letters=8, num_digits=8, num_entries=8, num_queries=4, name_length=2, number_length=2)
+ENTRIES = (4, 8, 12, 16)
+
+Learners = Sequence[TokenModel | SequenceLearner]
+
+
+def stack(attention: Collection[int], *, num_mixers: int = NUM_MIXERS) -> str:
+    """Mamba-2 and MLP layers in turn, with attention in place of the mixers at these places, counted from 1.
+
+    >>> stack([2], num_mixers=2)
+    'mamba-2+none mlp softmax+none mlp'
+    """
+    names = ("softmax" if place in attention else "mamba-2" for place in range(1, num_mixers + 1))
+    return " ".join(f"{name}+none mlp" for name in names)
+
+
+def trained(run: Run, pattern: str, *, width: int, num_steps: int, task: Recall = BOOK) -> list[TokenModel]:
+    """A model for each seed."""
+    mixers = frozenset().union(*(read(layer).mixers for layer in layers(pattern)))
+    settings = {
+        "mamba-2": {"state_size": STATE_SIZE},
+        "softmax": {"positions": "none" if "mamba-2" in mixers else "rotary"},
+    }
+    models = train_recall(
+        run,
+        pattern,
+        task=task,
+        num_steps=num_steps,
+        width=width,
+        settings={name: chosen for name, chosen in settings.items() if name in mixers},
+        learns_positions=False,
+        smoke_steps=3,
+    )
+    sizes = run.settings.setdefault("parameters", {})
+    sizes[pattern] = sum(parameter.numel() for parameter in models[0].parameters())
+    return models
+
+
+def fresh(run: Run, task: Recall, seed: int) -> Tokens:
+    """Sequences that nobody was trained on, the same for all."""
+    count = run.setting("sequences", smoke=128, cpu=256)
+    drawn = task.sample(count, generator=run.generator(seed, "fresh", repr(task)))
+    assert isinstance(drawn, Tokens)
+    return drawn
+
+
+def shares(run: Run, learners: Learners, task: Recall, seed: int) -> Tensor:
+    """The share of what each fresh sequence asks that the seed's learner says rightly."""
+    drawn = fresh(run, task, seed)
+    return hits(learners[run.seeds.index(seed)], drawn).double().sum(1) / drawn.mask.sum(1)
+
+
+def book(num_entries: int) -> Phonebook:
+    """Phone books like those of the training, with more or fewer entries.
+
+    >>> book(16).num_entries, book(16).num_queries
+    (16, 4)
+    """
+    return Phonebook(
+        num_letters=BOOK.num_letters,
+        num_digits=BOOK.num_digits,
+        num_entries=num_entries,
+        num_queries=BOOK.num_queries,
+        name_length=BOOK.name_length,
+        number_length=BOOK.number_length,
+    )
+
+
+def oracles(run: Run, task: Recall) -> Learners:
+    """The task's oracle in place of every seed's model."""
+    return [task.oracle()] * len(run.seeds)
+
+
+def ahead(run: Run, ours: Learners, theirs: Learners, *, name: str, other: str = "", task: Recall = BOOK) -> Samples:
+    """How much larger our share of right answers is than theirs, sequence by sequence.
+
+    Both are drawn, over what `curve` says, where `other` names theirs.
+    """
+
+    def one(seed: int) -> OneSeed:
+        said, beside = (shares(run, learners, task, seed) for learners in (ours, theirs))
+        drawn = {name: ours, other: theirs} if other else {name: ours}
+        return OneSeed(
+            values=said - beside,
+            errors=1 - said,
+            zero_errors=said.new_full(said.shape, task.chance),
+            curves={label: curve(run, learners, task, seed) for label, learners in drawn.items()},
+        )
+
+    return over_seeds(run, one)
+
+
+def accuracy(run: Run, learners: Learners, *, name: str = "", task: Recall = BOOK) -> Samples:
+    """The share of right answers, sequence by sequence; drawn over what `curve` says if there is a name."""
+
+    def one(seed: int) -> OneSeed:
+        said = shares(run, learners, task, seed)
+        return OneSeed(
+            values=said,
+            errors=1 - said,
+            zero_errors=said.new_full(said.shape, task.chance),
+            curves={name: curve(run, learners, task, seed)} if name else {},
+        )
+
+    return over_seeds(run, one)
+
+
+def curve(run: Run, learners: Learners, task: Recall, seed: int) -> tuple[Sequence[float], Tensor]:
+    """The share of right answers over the entries of phone books, or over the places that a task asks for."""
+    if isinstance(task, Phonebook):
+        sizes = run.setting("entries", smoke=(8, 16), cpu=ENTRIES)
+        found = [shares(run, learners, book(size), seed).mean() for size in sizes]
+        return sizes, torch.stack(found)
+    drawn = fresh(run, task, seed)
+    right = hits(learners[run.seeds.index(seed)], drawn).double().mean(0)[drawn.mask.any(0)]
+    return range(1, len(right) + 1), right
