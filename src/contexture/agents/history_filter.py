@@ -1,7 +1,7 @@
 """Which learning histories are worth imitating (Chen et al., 2025, arXiv:2505.15143).
 
-    R_1 .. R_n                                          the returns of a history's episodes; R* the highest that there is
-    improvement = (mean R + max R - min R) / (2 R*)     it learned much, and early
+    R_1 .. R_n                                 the returns of a history's episodes; R* the highest that there is
+    improvement = (mean R + max R - min R) / (2 R*)                it learned much, and early
     stability   = 1 + mean of the R_k+1 - R_k below zero / R*      it does not fall back
     utility     = improvement + balance * stability
     weight      = (utility - least) / (most - least)    over the histories of one world

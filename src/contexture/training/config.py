@@ -15,18 +15,20 @@ from contexture import discovery
 from contexture.errors import InputError
 from contexture.models.decisions import DecisionModel, DecisionModelConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.planning import PlanningModel, PlanningModelConfig
 from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.tokens import TokenModel, TokenModelConfig
 from contexture.protocols import Task
 from contexture.training.precision import Precision, require_precision
 from contexture.training.schedule import ScheduleConfig
 
-ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig | DecisionModelConfig
+ModelConfig = PairsModelConfig | TokenModelConfig | SelfAttentionConfig | DecisionModelConfig | PlanningModelConfig
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
     "tokens": (TokenModelConfig, TokenModel),
     "self-attention": (SelfAttentionConfig, SelfAttentionModel),
     "decisions": (DecisionModelConfig, DecisionModel),
+    "planning": (PlanningModelConfig, PlanningModel),
 }
 
 
