@@ -31,7 +31,7 @@ examples:
   contexture train decision-pretraining --run-dir runs/darkroom --set environment=darkroom --set steps=100
   contexture train linear-regression --help                             every setting of the recipe
 
-RECIPE        linear-regression, gaussian-bandit, tables, or any synthetic task from `contexture list tasks`
+RECIPE        linear-regression, gaussian-bandit, darkroom, tables, or any synthetic task from `contexture list tasks`
 --run-dir     the folder that keeps the run: checkpoints, the record, and at the end the learner
 --resume      go on from the folder's last intact checkpoint
 --inexact     resume on another machine or build, which is recorded
