@@ -1,7 +1,7 @@
 r"""Filtering learning histories (Chen et al., 2025): what is imitated is chosen by how steadily it improves.
 
-Q-learning learns anew, many times over, in each of 34 rooms of five by five cells with a goal that is not seen, and of
-ten histories in each room three come from an agent that acts at random. Sequence models are trained on all of them, on
+Q-learning learns anew, many times over, in each of many rooms of five by five cells with a goal that is not seen, and
+of ten histories in each room three come from an agent that acts at random. Sequence models are trained on all of them, on
 those that improve steadily (`contexture.agents.history_filter`), or by the same weights in any order, and act in rooms
 whose goals no history had: by what the source would do next (AD), by planning with what they foresee (DICP), or by
 what they take to be the best action (DPT). AD and DICP share their models, which learn decisions and foresight at once.
@@ -104,7 +104,7 @@ def config(run: Run, seed: int, taught: Taught) -> TrainingConfig:
     histories = {
         "settings": {"size": ROOM.size, "horizon": ROOM.horizon, "goals": "train"},
         "episodes": every * shown(run),
-        "worlds": run.setting("rooms with histories", smoke=2, cpu=34),
+        "worlds": run.setting("rooms with histories", smoke=2, cpu=68),
         "repeats": REPEATS,
         "corrupted": taught.corrupted,
         "draw": seed,
@@ -116,7 +116,7 @@ def config(run: Run, seed: int, taught: Taught) -> TrainingConfig:
         "backbone": BACKBONE,
     }
     plans = taught.targets == "source"
-    batch = run.setting("batch", smoke=4, cpu=32)
+    batch = run.setting("batch", smoke=4, cpu=16)
     return TrainingConfig(
         task=TaskChoice(name="learning-histories", settings=task),
         model=PlanningModelConfig(**shape, horizon=ROOM.horizon) if plans else DecisionModelConfig(**shape),
