@@ -1,10 +1,10 @@
 r"""Filtering learning histories (Chen et al., 2025): what is imitated is chosen by how steadily it improves.
 
 Q-learning learns anew, many times over, in each of many rooms of five by five cells with a goal that is not seen, and
-of ten histories in each room three come from an agent that acts at random. Sequence models are trained on all of them, on
-those that improve steadily (`contexture.agents.history_filter`), or by the same weights in any order, and act in rooms
-whose goals no history had: by what the source would do next (AD), by planning with what they foresee (DICP), or by
-what they take to be the best action (DPT). AD and DICP share their models, which learn decisions and foresight at once.
+of ten histories in each room three come from an agent that acts at random. Sequence models are trained on all of them,
+on those that improve steadily (`contexture.agents.history_filter`), or by the same weights in any order, and act in
+rooms whose goals no history had: by what the source would do next (AD), by planning with what they foresee (DICP), or
+by what they take to be the best action (DPT). AD and DICP share their models, which learn decisions and foresight.
 Shapes: returns [worlds, episodes].
 """
 
