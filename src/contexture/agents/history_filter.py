@@ -54,4 +54,4 @@ def weights(scores: Float[Tensor, "worlds repeats"]) -> Float[Tensor, "worlds re
 def returns_of(rewards: Float[Tensor, "batch time"], stretch: int) -> Float[Tensor, "batch episodes"]:
     """What every stretch of so many steps brought; what is left over at the end counts for none."""
     whole = rewards.shape[1] // stretch
-    return rewards[:, : whole * stretch].unflatten(1, (whole, stretch)).sum(2)
+    return rewards[:, : whole * stretch].reshape(len(rewards), whole, stretch).sum(2)

@@ -113,7 +113,7 @@ class PlanningModel(nn.Module):
 
     def _foresee(self, hidden: Tensor) -> Foresight:
         flat: Tensor = self.outcomes(hidden)
-        return Foresight(self.decisions.score(hidden), flat.unflatten(-1, (self.config.num_actions, -1)))
+        return Foresight(self.decisions.score(hidden), flat.view(*hidden.shape[:-1], self.config.num_actions, -1))
 
 
 def outcomes_of(steps: Trajectories, horizon: int) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,8 @@ def _acted(model: nn.Module, steps: Trajectories) -> Tensor:
     brought, known = outcomes_of(steps, model.config.horizon)
     taken = steps.actions[..., None, None].expand(*steps.actions.shape, 1, brought.shape[-1])
     errors = (said.outcomes.gather(2, taken).squeeze(2) - brought).square() * known
-    return values + model.config.balance * errors.sum(-1)
+    with_foresight: Tensor = values + model.config.balance * errors.sum(-1)
+    return with_foresight
 
 
 def _pairs(model: nn.Module, episodes: Pairs) -> Tensor:
