@@ -22,8 +22,19 @@ from torch.distributions import Categorical
 from contexture.agents.base import greedy, require_family
 from contexture.agents.saved import SavedDecisions, load_decisions, load_shipped_decisions
 from contexture.errors import InputError
-from contexture.models.decisions import DecisionModel, DecisionState
+from contexture.models.decisions import DecisionModel, DecisionModelConfig, DecisionState
+from contexture.models.planning import PlanningModelConfig
 from contexture.protocols import AgentCard, Environment
+
+
+def require_shape(config: DecisionModelConfig | PlanningModelConfig, environment: Environment) -> None:
+    """InputError if a model chooses among other actions, or by other features, than an environment has."""
+    wanted = (environment.num_actions, environment.num_features)
+    if (config.num_actions, config.num_features) != wanted:
+        raise InputError(
+            f"this model chooses among {config.num_actions} actions by {config.num_features} features, and "
+            f"{environment.card.name!r} has {wanted[0]} and {wanted[1]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,7 @@ class InContextAgent:
 
     def __post_init__(self) -> None:
         require_family(self.card, self.environment)
-        config, wanted = self.model.config, (self.environment.num_actions, self.environment.num_features)
-        if (config.num_actions, config.num_features) != wanted:
-            raise InputError(
-                f"this model chooses among {config.num_actions} actions by {config.num_features} features, and "
-                f"{self.environment.card.name!r} has {wanted[0]} and {wanted[1]}"
-            )
+        require_shape(self.model.config, self.environment)
 
     @classmethod
     def example(cls) -> "InContextAgent":
@@ -60,7 +66,7 @@ class InContextAgent:
     @classmethod
     def of(cls, saved: SavedDecisions, environment: Environment | None = None) -> "InContextAgent":
         """A trained model in the environment that it was trained for, or in another one of the same shape."""
-        return cls(environment or saved.environment, saved.model)
+        return cls(environment or saved.environment, saved.decisions)
 
     @classmethod
     def load(cls, path: str | Path, environment: Environment | None = None) -> "InContextAgent":

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from contexture.errors import InputError
+from contexture.models.state import repeat_state
 from contexture.protocols import Agent, Environment, Trajectories
 from contexture.randomness import generator
 
@@ -25,11 +26,13 @@ def roll_out(
     worlds: int,
     steps: int,
     seed: int,
+    repeats: int = 1,
     label: Callable[[Any], Tensor] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> Trajectories:
     """Let an agent act for `steps` steps in each of `worlds` worlds, over as many episodes as that takes.
 
+    repeats: how often the agent begins anew in each world, side by side in the batch; each has chance of its own.
     `label` is shown the worlds before every step and gives its targets; `advance` is told the share that is done.
     Raises InputError for no worlds or steps.
 
@@ -40,15 +43,16 @@ def roll_out(
     >>> tuple(played.regret.shape)
     (4, 10)
     """
-    if worlds < 1 or steps < 1:
+    if min(worlds, steps, repeats) < 1:
         raise InputError(f"a roll-out needs at least one world and one step, not {worlds} and {steps}")
     drawn, acting, noise = (generator(seed, environment.card.name, part) for part in ("worlds", "actions", "noise"))
-    world = environment.begin(worlds, generator=drawn)
-    state = agent.begin(worlds, generator=generator(seed, environment.card.name, "agent"))
+    world = repeat_state(environment.begin(worlds, generator=drawn), repeats)
+    batch = worlds * repeats
+    state = agent.begin(batch, generator=generator(seed, environment.card.name, "agent"))
     latents = environment.latents(world)
     seen: list[list[Tensor]] = [[], [], [], [], []]
     targets: list[Tensor] = []
-    starts = torch.ones(worlds, dtype=torch.bool)
+    starts = torch.ones(batch, dtype=torch.bool)
     with torch.no_grad():
         for step in range(steps):
             observation = environment.observation(world)

@@ -31,7 +31,7 @@ examples:
   contexture train decision-pretraining --run-dir runs/darkroom --set environment=darkroom --set steps=100
   contexture train linear-regression --help                             every setting of the recipe
 
-RECIPE        linear-regression, gaussian-bandit, tables, or any synthetic task from `contexture list tasks`
+RECIPE        linear-regression, gaussian-bandit, darkroom, tables, or any synthetic task from `contexture list tasks`
 --run-dir     the folder that keeps the run: checkpoints, the record, and at the end the learner
 --resume      go on from the folder's last intact checkpoint
 --inexact     resume on another machine or build, which is recorded
@@ -92,6 +92,7 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
     from contexture.learners.saved import save_learner
     from contexture.models.decisions import DecisionModel
     from contexture.models.pairs import PairsModelConfig
+    from contexture.models.planning import PlanningModel
     from contexture.store.environment import environment
     from contexture.training.loop import train
     from contexture.training.progress import display
@@ -100,7 +101,7 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
     over_pairs = isinstance(config.model, PairsModelConfig)
     folder = _run_dir(own)
     model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
-    if isinstance(model, DecisionModel):
+    if isinstance(model, DecisionModel | PlanningModel):
         return _publish_agent(config, folder)
     record = {"training": config.to_json(), "environment": environment(), "command": _command()}
     save_learner(
@@ -121,11 +122,12 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
 def _publish_agent(config: "TrainingConfig", folder: Path) -> int:
     """Write a trained agent's folder and say how to let it act."""
     from contexture.tasks.decision_pretraining import DecisionPretraining
+    from contexture.tasks.learning_histories import LearningHistories
     from contexture.training.publish import publish
 
     publish(folder, folder / LEARNER)
     task = config.task.build()
-    assert isinstance(task, DecisionPretraining)
+    assert isinstance(task, DecisionPretraining | LearningHistories)
     said = " ".join([task.environment, *(f"--set {name}={value}" for name, value in task.settings.items())])
     say(f"trained; see how it does: contexture compare {said} --agents random,{folder / LEARNER}")
     return 0

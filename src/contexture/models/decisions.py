@@ -84,9 +84,20 @@ class DecisionModel(nn.Module):
         starts: Shaped[Tensor, "batch time"],
     ) -> Float[Tensor, "batch time actions"]:
         """Score the actions of every step; what was done and earned at t is first seen at t + 1."""
+        return self.score(self.read(observations, actions, rewards, starts))
+
+    def read(
+        self,
+        observations: Float[Tensor, "batch time features"],
+        actions: Int[Tensor, "batch time"],
+        rewards: Float[Tensor, "batch time"],
+        starts: Shaped[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch time width"]:
+        """What the backbone makes of every step, from which scores are read."""
         known = torch.ones_like(starts)
         before = self._steps(observations, actions, rewards, known)[:, :-1]
-        return self._score(self.backbone(self._tokens(pad(before, (0, 0, 1, 0)), observations, starts)))
+        hidden: Tensor = self.backbone(self._tokens(pad(before, (0, 0, 1, 0)), observations, starts))
+        return hidden
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DecisionState:
         """The state before the first step."""
@@ -104,11 +115,18 @@ class DecisionModel(nn.Module):
         self, observation: Float[Tensor, "batch features"], state: DecisionState
     ) -> tuple[Float[Tensor, "batch actions"], DecisionState]:
         """Score the actions of the next step; `observe` has to say what came of it before the one after."""
+        hidden, state = self.read_next(observation, state)
+        return self.score(hidden), state
+
+    def read_next(
+        self, observation: Float[Tensor, "batch features"], state: DecisionState
+    ) -> tuple[Float[Tensor, "batch width"], DecisionState]:
+        """What the backbone makes of the next step."""
         step = self._steps(state.observation, state.action, state.reward, state.known)
         step = torch.where(state.known.unsqueeze(1), step, 0.0)
         token = self._tokens(step, observation, state.start).unsqueeze(1)
         hidden, backbone = self.backbone.stream(token, state.backbone)
-        return self._score(hidden).squeeze(1), state._replace(backbone=backbone, observation=observation)
+        return hidden.squeeze(1), state._replace(backbone=backbone, observation=observation)
 
     def observe(
         self,
@@ -122,6 +140,11 @@ class DecisionModel(nn.Module):
             action=action, reward=reward.to(state.reward.dtype), known=torch.ones_like(state.known), start=done
         )
 
+    def score(self, hidden: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead actions"]:
+        """The scores of the actions."""
+        scores = self.head(hidden)
+        return scores.to(wide(scores.dtype))
+
     def _steps(self, observation: Tensor, action: Tensor, reward: Tensor, known: Tensor) -> Tensor:
         taken = one_hot(action, self.config.num_actions).to(reward.dtype)
         flag = known.to(reward.dtype).unsqueeze(-1)
@@ -131,7 +154,3 @@ class DecisionModel(nn.Module):
         flag = start.to(before.dtype).unsqueeze(-1)
         tokens: Tensor = self.embed(torch.cat((before, observation, flag), dim=-1))
         return tokens
-
-    def _score(self, hidden: Tensor) -> Tensor:
-        scores = self.head(hidden)
-        return scores.to(wide(scores.dtype))

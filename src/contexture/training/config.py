@@ -16,6 +16,7 @@ from contexture.errors import InputError
 from contexture.models.decisions import DecisionModel, DecisionModelConfig
 from contexture.models.induction import InductionModel, InductionModelConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.planning import PlanningModel, PlanningModelConfig
 from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionModel
 from contexture.models.set_mlp import SetMLP, SetMLPConfig
 from contexture.models.tokens import TokenModel, TokenModelConfig
@@ -30,6 +31,7 @@ ModelConfig = (
     | DecisionModelConfig
     | SetMLPConfig
     | InductionModelConfig
+    | PlanningModelConfig
 )
 _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "pairs": (PairsModelConfig, PairsModel),
@@ -38,6 +40,7 @@ _MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "decisions": (DecisionModelConfig, DecisionModel),
     "set-mlp": (SetMLPConfig, SetMLP),
     "induction": (InductionModelConfig, InductionModel),
+    "planning": (PlanningModelConfig, PlanningModel),
 }
 
 

@@ -3,6 +3,7 @@
     squared error          (y_t - m_t)^2                                        a mean
     negative log density   (log v_t + (y_t - m_t)^2 / v_t) / 2                  a mean and a log-variance
     log-loss               -log p_t(y_t)                                        classes, actions, and tokens masked in
+    log-loss and squared errors of what the action taken brought               actions with foresight
 
 Each prediction at t has seen x up to t and y before t, so the loss is the mean prequential score.
 y, mean: [K * batch, time]; logits: [K * batch, time, classes]; losses: [K, batch, time].
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from contexture.models.pairs import PairsModel
+from contexture.models.planning import Foresight, PlanningModel, outcomes_of
 from contexture.protocols import Episodes, Pairs, Trajectories
 
 
@@ -33,10 +35,7 @@ def losses(
             values = _scored(model(episodes.x, episodes.y), episodes)
         weights = torch.ones_like(values)
     elif isinstance(episodes, Trajectories):
-        assert episodes.targets is not None
-        scores = model(episodes.observations, episodes.actions, episodes.rewards, episodes.starts)
-        values = F.cross_entropy(scores.flatten(0, 1), episodes.targets.flatten(), reduction="none")
-        values = values.view(episodes.targets.shape)
+        values = _acted(model, episodes)
         weights = torch.ones_like(values)
     else:
         logits = model(episodes.ids, segments=episodes.segments)
@@ -52,6 +51,21 @@ def mean_losses(
 ) -> Float[Tensor, " members"]:
     """Each member's mean loss over the positions that count."""
     return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1)
+
+
+def _acted(model: nn.Module, steps: Trajectories) -> Tensor:
+    assert steps.targets is not None
+    said = model(steps.observations, steps.actions, steps.rewards, steps.starts)
+    scores = said.scores if isinstance(said, Foresight) else said
+    flat = F.cross_entropy(scores.flatten(0, 1), steps.targets.flatten(), reduction="none")
+    values = flat.view(steps.targets.shape)
+    if not isinstance(model, PlanningModel):
+        return values
+    brought, known = outcomes_of(steps, model.config.horizon)
+    taken = steps.actions[..., None, None].expand(*steps.actions.shape, 1, brought.shape[-1])
+    errors = (said.outcomes.gather(2, taken).squeeze(2) - brought).square() * known
+    with_foresight: Tensor = values + model.config.balance * errors.sum(-1)
+    return with_foresight
 
 
 def _lesson(model: PairsModel, episodes: Pairs, generator: torch.Generator) -> Tensor:

@@ -8,10 +8,12 @@ from contexture.errors import CheckpointError
 from contexture.learners.saved import save_learner
 from contexture.models.decisions import DecisionModel
 from contexture.models.pairs import PairsModel
+from contexture.models.planning import PlanningModel
 from contexture.randomness import generator
 from contexture.store.checkpoint import CheckpointStore
 from contexture.store.record import read_record
 from contexture.tasks.decision_pretraining import DecisionPretraining
+from contexture.tasks.learning_histories import LearningHistories
 from contexture.training.config import TrainingConfig
 from contexture.training.loop import RECORD
 
@@ -29,13 +31,13 @@ def publish(run_dir: str | Path, path: str | Path) -> None:
     if checkpoint.step < config.steps:
         raise CheckpointError(f"the run in {run_dir} stands at step {checkpoint.step} of {config.steps}: resume it")
     model = config.build_model(generator=generator("placeholder"))
-    if not isinstance(model, PairsModel | DecisionModel):
+    if not isinstance(model, PairsModel | DecisionModel | PlanningModel):
         raise CheckpointError(f"{run_dir} holds a {type(model).__name__}, which acts or predicts nothing")
     model.load_state_dict(checkpoint.expect("model", model.state_dict()))
     record = summary(run_dir, config, dict(checkpoint.state))
-    if isinstance(model, DecisionModel):
+    if isinstance(model, DecisionModel | PlanningModel):
         task, name = config.task.build(), config.task.name
-        if not isinstance(task, DecisionPretraining):
+        if not isinstance(task, DecisionPretraining | LearningHistories):
             raise CheckpointError(f"{run_dir} was trained on {name!r}, which names no environment to act in")
         made_for = {"name": task.environment, "settings": dict(task.settings)}
         save_decisions(path, model, task=name, environment=made_for, step=checkpoint.step, record=record)

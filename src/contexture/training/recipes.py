@@ -59,6 +59,26 @@ def gaussian_bandit(*, seed: int = 0) -> TrainingConfig:
     )
 
 
+def darkroom(*, seed: int = 0) -> TrainingConfig:
+    """A decision-pretrained transformer for darkrooms of 9 by 9 cells whose goal is one of 73.
+
+    Its histories are those of Q-learning, one episode in ten of eighty, sixteen times over in each of 73 worlds; the
+    targets are best actions. Two softmax layers of width 32 without positions, so that it can act on past 160 steps.
+    """
+    histories = {"settings": {"goals": "train"}, "worlds": 73, "repeats": 16, "episodes": 80}
+    task = {"histories": histories, "every": 10, "targets": "best"}
+    backbone = replace(_unordered(), num_heads=4)
+    return replace(
+        gaussian_bandit(seed=seed),
+        task=TaskChoice(name="learning-histories", settings=task),
+        model=DecisionModelConfig(num_actions=5, num_features=2, backbone=backbone),
+        steps=2000,
+        batch=16,
+        block=16,
+        checkpoint_every=250,
+    )
+
+
 def over_pairs(task: TaskChoice) -> TrainingConfig:
     """A modest run on a registered task over pairs: four layers of width 64, 2,000 steps of AdamW."""
     drawn = _drawn(task)
@@ -125,4 +145,5 @@ def _drawn(task: TaskChoice) -> Episodes:
 RECIPES: Mapping[str, Callable[..., TrainingConfig]] = {
     "linear-regression": linear_regression,
     "gaussian-bandit": gaussian_bandit,
+    "darkroom": darkroom,
 }
