@@ -6,7 +6,7 @@ What the agent draws and what the environment draws come from generators of thei
 worlds, and the noise of a step does not depend on how much an agent drew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -76,6 +76,17 @@ def roll_out(
         regret=regrets,
         latents=latents,
     )
+
+
+def states_along(agent: Agent, played: Trajectories, *, seed: int = 0) -> Iterator[Any]:
+    """The state of an agent at every step of a history, whoever made it, once it has seen what there was to see."""
+    state = agent.begin(played.batch, generator=generator(seed, "states along"))
+    for step in range(played.time):
+        _, state = agent.act(state, played.observations[:, step])
+        yield state
+        if step + 1 < played.time:
+            done = played.starts[:, step + 1]
+            state = agent.observe(state, played.actions[:, step], played.rewards[:, step], done)
 
 
 def choose(probabilities: Tensor, *, generator: torch.Generator) -> Int[Tensor, " batch"]:
