@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.errors import InputError
@@ -91,7 +91,11 @@ def states_along(agent: Agent, played: Trajectories, *, seed: int = 0) -> Iterat
 
 def choose(probabilities: Tensor, *, generator: torch.Generator) -> Int[Tensor, " batch"]:
     """One action for each row: exactly one number is drawn per row, whatever the probabilities."""
-    drawn = torch.rand(len(probabilities), 1, generator=generator, dtype=probabilities.dtype)
+    return choose_by(probabilities, torch.rand(len(probabilities), 1, generator=generator, dtype=probabilities.dtype))
+
+
+def choose_by(probabilities: Float[Tensor, "batch actions"], drawn: Float[Tensor, "batch 1"]) -> Int[Tensor, " batch"]:
+    """One action for each row, by a number from [0, 1) that was drawn for it."""
     total = probabilities.cumsum(1)
     return (drawn * total[:, -1:] >= total).sum(1).clamp(max=probabilities.shape[1] - 1)
 

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from contexture.blocks.gated import GatedBlock, PostNormBlock
 from contexture.blocks.residual import ResidualBlock
 from contexture.blocks.steps import StepsBlock
 from contexture.leaves.linear import Linear
 
-Block = ResidualBlock | StepsBlock
+Block = ResidualBlock | StepsBlock | PostNormBlock | GatedBlock
 
 
 class SharedCall(nn.Module):

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from contexture import discovery
 from contexture.blocks.feed_forward import FEED_FORWARD
+from contexture.blocks.gated import GatedBlock, PostNormBlock
+from contexture.blocks.gates import GATES
 from contexture.blocks.mixer import Mixer
 from contexture.blocks.parallel import Parallel
 from contexture.blocks.residual import ResidualBlock
@@ -38,6 +40,8 @@ class BackboneConfig:
     settings: keyword arguments of a mixer's constructor, by the mixer's name in the pattern. positions: what is added
     to the first layer's input; a mixer may know positions by itself, as softmax attention does unless told otherwise.
     `max_length` bounds learned positions alone. expansion: hidden width of the feed-forward network over the width.
+    residual: where the norms stand; the name of a gate of `contexture.blocks.gates` puts that gate around steps that
+    are normed before and rectified behind, where "sum" is no gate.
     """
 
     pattern: str | tuple[str, ...] = "softmax*4"
@@ -47,12 +51,15 @@ class BackboneConfig:
     feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
+    residual: Literal["pre-norm", "post-norm", "sum", "input", "output", "highway", "sigmoid-tanh", "gru"] = "pre-norm"
     positions: Literal["none", "learned"] = "none"
     max_length: int = 256
 
     def __post_init__(self) -> None:
         if isinstance(self.pattern, list):
             object.__setattr__(self, "pattern", tuple(self.pattern))
+        if self.residual not in ("pre-norm", "post-norm", *GATES):
+            raise InputError(f"residual is pre-norm, post-norm, or one of {', '.join(GATES)}, not {self.residual!r}")
         used = frozenset().union(*(patterns.read(layer).mixers for layer in layers(self.pattern)))
         strays = set(self.settings) - used
         if strays:
@@ -100,9 +107,22 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
         steps.append(MixerStep(NORMS[config.norm](width, device=generator.device), mixer))
     match steps:
         case [MixerStep() as first, FeedForwardStep() as second]:
-            return ResidualBlock(mixer=first.mixer, feed_forward=second.feed_forward, norms=(first.norm, second.norm))
-        case _:
+            return _usual(first, second, config.residual, generator=generator)
+        case _ if config.residual == "pre-norm":
             return StepsBlock(steps)
+        case _:
+            raise InputError(f"residual {config.residual!r} needs layers of one mixer and one feed-forward network")
+
+
+def _usual(first: MixerStep, second: FeedForwardStep, residual: str, *, generator: torch.Generator) -> Block:
+    """A mixer and a feed-forward network, joined as the backbone's configuration says."""
+    mixer, feed_forward, norms = first.mixer, second.feed_forward, (first.norm, second.norm)
+    if residual in GATES:
+        width = first.norm.width
+        gates = (GATES[residual](width, generator=generator), GATES[residual](width, generator=generator))
+        return GatedBlock(mixer=mixer, feed_forward=feed_forward, norms=norms, gates=gates)
+    kind = PostNormBlock if residual == "post-norm" else ResidualBlock
+    return kind(mixer=mixer, feed_forward=feed_forward, norms=norms)
 
 
 class Stack(nn.ModuleList):

@@ -84,9 +84,19 @@ class DecisionModel(nn.Module):
         starts: Shaped[Tensor, "batch time"],
     ) -> Float[Tensor, "batch time actions"]:
         """Score the actions of every step; what was done and earned at t is first seen at t + 1."""
-        known = torch.ones_like(starts)
-        before = self._steps(observations, actions, rewards, known)[:, :-1]
-        return self._score(self.backbone(self._tokens(pad(before, (0, 0, 1, 0)), observations, starts)))
+        return self._score(self.hidden(observations, actions, rewards, starts))
+
+    def hidden(
+        self,
+        observations: Float[Tensor, "batch time features"],
+        actions: Int[Tensor, "batch time"],
+        rewards: Float[Tensor, "batch time"],
+        starts: Shaped[Tensor, "batch time"],
+    ) -> Float[Tensor, "batch time width"]:
+        """What the backbone makes of every step, from which the scores are read."""
+        before = self._steps(observations, actions, rewards, torch.ones_like(starts))[:, :-1]
+        out: Tensor = self.backbone(self._tokens(pad(before, (0, 0, 1, 0)), observations, starts))
+        return out
 
     def init_state(self, batch: int, *, device: torch.device | str, dtype: torch.dtype) -> DecisionState:
         """The state before the first step."""
