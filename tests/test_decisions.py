@@ -117,6 +117,17 @@ def test_targets_of_histories_are_best_arms_and_lengths_are_mixed() -> None:
     assert torch.equal(copied.actions, copied.targets)
 
 
+def test_histories_of_a_named_agent_are_its_own() -> None:
+    task = DecisionPretraining(settings={"num_arms": 3}, steps=40, behaviour="thompson")
+    learned, ignorant = (one.sample(64, generator=generator(0)) for one in (task, replace(task, behaviour="random")))
+    for drawn in (learned, ignorant):
+        assert drawn.targets is not None
+        assert torch.equal(drawn.targets, drawn.latents["means"].argmax(1, keepdim=True).expand(64, 40))
+    assert learned.regret is not None
+    assert ignorant.regret is not None
+    assert learned.regret[:, 20:].mean() < ignorant.regret[:, 20:].mean() / 2
+
+
 def test_targets_in_a_room_lead_to_the_goal() -> None:
     task = DecisionPretraining(environment="darkroom", settings={"size": 3, "horizon": 4}, steps=8)
     drawn = task.sample(16, generator=generator(0))

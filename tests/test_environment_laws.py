@@ -39,6 +39,7 @@ def test_every_environment_and_agent_is_found() -> None:
         "empirical-mean",
         "lcb",
         "lin-ucb",
+        "linear-thompson",
         "q-learning",
         "random",
         "thompson",

@@ -5,6 +5,7 @@ import torch
 
 from contexture.agents.empirical_mean import EmpiricalMean
 from contexture.agents.lin_ucb import LinUCB
+from contexture.agents.linear_thompson import LinearThompson
 from contexture.agents.q_learning import QLearning
 from contexture.agents.random_agent import RandomAgent
 from contexture.agents.roll_out import best_actions, choose, returns, roll_out
@@ -87,6 +88,23 @@ def test_the_inverse_of_lin_ucb_is_that_of_its_matrix() -> None:
     assert torch.allclose(state.inverse[0], matrix.inverse())
     expected = arms @ matrix.inverse() @ moment + (arms @ matrix.inverse() * arms).sum(1).sqrt()
     assert torch.allclose(agent.bounds(state)[0], expected)
+
+
+def test_draws_of_linear_thompson_have_the_posteriors_mean_and_covariance() -> None:
+    bandit = LinearBandit(num_arms=3, dim=2, noise=0.5)
+    agent, arms = LinearThompson(bandit, variance=2.0), bandit.arms.double()
+    state = agent.begin(1, generator=generator(0))
+    for arm, reward in ((0, 1.0), (2, -0.5)):
+        state = agent.observe(state, torch.tensor([arm]), torch.tensor([reward]), torch.tensor([True]))
+    precision = torch.eye(2, dtype=torch.float64) / 2.0 + (arms[[0, 2]].mT @ arms[[0, 2]]) / 0.25
+    mean = precision.inverse() @ (1.0 * arms[0] - 0.5 * arms[2]) / 0.25
+    draws = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64).unsqueeze(1)
+    said = agent.drawn(state, draws).squeeze(1)
+    assert torch.allclose(said[0], arms @ mean)
+    root = said[1:] - said[0]  # rows: what a unit of each draw adds to every arm
+    assert torch.allclose(root.mT @ root, arms @ precision.inverse() @ arms.mT)
+    with pytest.raises(InputError, match="noise and variance above zero"):
+        LinearThompson(LinearBandit(noise=0.0))
 
 
 def test_q_learning_learns_from_one_step_by_hand() -> None:

@@ -155,7 +155,7 @@ def test_configurations_survive_plain_values_and_say_what_is_amiss():
     with pytest.raises(InputError, match="at least two loops"):
         ElasticConfig(loops=1)
     with pytest.raises(InputError, match="pre-norm layers"):
-        ElasticBackbone(ElasticConfig(backbone=replace(INNER, placement="post")), generator=fresh())
+        ElasticBackbone(ElasticConfig(backbone=replace(INNER, residual="post-norm")), generator=fresh())
 
 
 def test_what_needs_layers_or_interleaved_pairs_says_so():

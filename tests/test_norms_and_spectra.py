@@ -24,9 +24,9 @@ FP64 = torch.float64
 SHAPE = {"pattern": "softmax*2", "width": 8, "num_heads": 2, "expansion": 2.0}
 NORMED = {"softmax": {"qkv_norm": True}}
 CONFIGS = {
-    "post": BackboneConfig(**SHAPE, placement="post"),
-    "hybrid": BackboneConfig(**SHAPE, placement="hybrid", settings=NORMED),
-    "spectral": BackboneConfig(**SHAPE, placement="post", maps="spectral"),
+    "post": BackboneConfig(**SHAPE, residual="post-norm"),
+    "hybrid": BackboneConfig(**SHAPE, residual="hybrid-norm", settings=NORMED),
+    "spectral": BackboneConfig(**SHAPE, residual="post-norm", maps="spectral"),
 }
 
 
@@ -104,10 +104,10 @@ def test_a_cohort_trains_as_its_members_do(name):
 
 
 def test_other_layers_take_their_norms_before():
-    with pytest.raises(InputError, match="placement='pre'"):
-        Backbone(BackboneConfig(pattern="softmax+none", placement="post"), generator=fresh())
+    with pytest.raises(InputError, match="use 'pre-norm'"):
+        Backbone(BackboneConfig(pattern="softmax+none", residual="post-norm"), generator=fresh())
     with pytest.raises(InputError, match="there are pre, post, hybrid"):
-        Backbone(BackboneConfig(placement="sandwich"), generator=fresh())
+        Backbone(BackboneConfig(residual="sandwich"), generator=fresh())
 
 
 def test_configurations_survive_plain_values():

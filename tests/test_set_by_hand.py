@@ -6,12 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from contexture.agents.lin_ucb import LinUCB
+from contexture.agents.linear_thompson import LinearThompson
+from contexture.agents.roll_out import roll_out, states_along
+from contexture.agents.ucb_vi import UCBVI
+from contexture.environments.linear_bandit import LinearBandit
+from contexture.environments.tabular_mdp import TabularMDP
 from contexture.errors import InputError
 from contexture.learners.classical.ridge import Ridge
 from contexture.models.network_descent import NetworkDescent
 from contexture.models.one_layer import CosineMap, fit, interpolate
-from contexture.models.primitives import FeedForward, Slots, add, divide, move, multiply, together
+from contexture.models.primitives import FeedForward, Slots, add, divide, move, multiply, pieces, together
+from contexture.models.ridge_bandits import LinUCBLayers, ThompsonLayers, fractions, root_error
 from contexture.models.updates import online_descent, online_ridge
+from contexture.models.value_iteration import ValueIterationLayers
 
 SLOTS = Slots(here=3, one=1, a=2, b=2, c=2)
 
@@ -145,3 +153,50 @@ def test_a_fitted_layer_needs_attention_to_take_a_maximum() -> None:
         for copies in (True, False)
     }
     assert errors[True] < 0.1 * errors[False]
+
+
+def test_pieces_are_straight_between_knots_and_level_below() -> None:
+    knots, values = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([5.0, 7.0, 3.0])
+    layer = pieces(SLOTS.rows("one"), SLOTS.rows("c")[:1], knots=knots, values=values)
+    h = SLOTS.fill(1, 3, one=torch.tensor([[0.0], [1.5], [5.0]]))
+    assert layer(h)[0, :, SLOTS["c"].start].tolist() == [5.0, 6.0, 1.0]
+
+
+def test_fractions_miss_the_root_by_what_theory_says() -> None:
+    at = torch.linspace(1, 16, 1000, dtype=torch.float64)
+    for count in (1, 2, 4):
+        said = sum(weight / (at + shift) for shift, weight in fractions(count, least=1.0, largest=16.0))
+        assert float((said * at.sqrt() - 1).abs().amax()) == pytest.approx(root_error(count, least=1.0, largest=16.0))
+    assert root_error(2, least=1.0, largest=16.0) == pytest.approx(2 / 82)  # q = 1/3
+
+
+def test_layers_are_lin_ucb_and_thompson_sampling() -> None:
+    bandit = LinearBandit(num_arms=3, dim=2)
+    arms = bandit.arms.double()
+    longest = float(arms.square().sum(1).amax())
+    ucb, thompson = LinUCB(bandit, width=0.5, ridge=2.0), LinearThompson(bandit)
+    played = roll_out(ucb, bandit, worlds=4, steps=9, seed=0)
+    x, r = arms[played.actions[:, :-1]], played.rewards[:, :-1].double()
+    shape = {"dim": 2, "num_arms": 3, "largest": 8 * longest}
+    every = arms.expand(4, -1, -1)
+    layers = LinUCBLayers(**shape, ridge=2.0, width=0.5, longest=longest, num_pieces=1000)  # type: ignore[arg-type]
+    early, late = (said[:, 0] for said in layers.read_outs(x, r, every, iterations=(5, 100)))
+    wanted = ucb.bounds(list(states_along(ucb, played))[-1])
+    torch.testing.assert_close(late, wanted, rtol=0, atol=0.5 * (longest / 2) ** 0.5 / 4000)
+    assert float((early - wanted).abs().amax()) > 0.01
+    draws = normal(4, 5, 2)
+    drawing = ThompsonLayers(**shape, ridge=thompson.prior, noise=bandit.noise, num_fractions=12)  # type: ignore[arg-type]
+    (said,) = drawing.read_outs(x, r, every, draws, iterations=(200,))
+    drawn = thompson.drawn(list(states_along(thompson, played))[-1], draws.transpose(0, 1)).transpose(0, 1)
+    torch.testing.assert_close(said, drawn, rtol=0, atol=1e-5)
+
+
+def test_layers_plan_as_ucb_vi_at_every_step() -> None:
+    process = TabularMDP(num_states=3, num_actions=3, horizon=2)
+    agent = UCBVI(process, width=0.4)
+    played = roll_out(agent, process, worlds=2, steps=13, seed=1)
+    layers = ValueIterationLayers(num_states=3, num_actions=3, horizon=2, num_tokens=13, width=0.4)
+    assert layers.num_layers == 3 * 2 + 4
+    said = layers.values(process.states(played.observations), played.actions, played.rewards, played.starts)
+    wanted = torch.stack([state.values for state in states_along(agent, played)], 1)
+    torch.testing.assert_close(said, wanted, rtol=0, atol=1e-10)

@@ -6,11 +6,11 @@ What the agent draws and what the environment draws come from generators of thei
 worlds, and the noise of a step does not depend on how much an agent drew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.errors import InputError
@@ -82,9 +82,24 @@ def roll_out(
     )
 
 
+def states_along(agent: Agent, played: Trajectories, *, seed: int = 0) -> Iterator[Any]:
+    """The state of an agent at every step of a history, whoever made it, once it has seen what there was to see."""
+    state = agent.begin(played.batch, generator=generator(seed, "states along"))
+    for step in range(played.time):
+        _, state = agent.act(state, played.observations[:, step])
+        yield state
+        if step + 1 < played.time:
+            done = played.starts[:, step + 1]
+            state = agent.observe(state, played.actions[:, step], played.rewards[:, step], done)
+
+
 def choose(probabilities: Tensor, *, generator: torch.Generator) -> Int[Tensor, " batch"]:
     """One action for each row: exactly one number is drawn per row, whatever the probabilities."""
-    drawn = torch.rand(len(probabilities), 1, generator=generator, dtype=probabilities.dtype)
+    return choose_by(probabilities, torch.rand(len(probabilities), 1, generator=generator, dtype=probabilities.dtype))
+
+
+def choose_by(probabilities: Float[Tensor, "batch actions"], drawn: Float[Tensor, "batch 1"]) -> Int[Tensor, " batch"]:
+    """One action for each row, by a number from [0, 1) that was drawn for it."""
     total = probabilities.cumsum(1)
     return (drawn * total[:, -1:] >= total).sum(1).clamp(max=probabilities.shape[1] - 1)
 

@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from contexture.blocks.gated import GatedBlock
 from contexture.blocks.hybrid_norm import HybridNormBlock
 from contexture.blocks.post_norm import PostNormBlock
 from contexture.blocks.residual import ResidualBlock
 from contexture.blocks.steps import StepsBlock
 from contexture.leaves.linear import Linear
 
-Block = ResidualBlock | PostNormBlock | HybridNormBlock | StepsBlock
+Block = ResidualBlock | PostNormBlock | HybridNormBlock | GatedBlock | StepsBlock
 
 
 class SharedCall(nn.Module):

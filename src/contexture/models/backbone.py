@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from contexture import discovery
 from contexture.blocks.feed_forward import FEED_FORWARD
+from contexture.blocks.gated import GatedBlock
+from contexture.blocks.gates import GATES
 from contexture.blocks.hybrid_norm import HybridNormBlock
 from contexture.blocks.mixer import Mixer
 from contexture.blocks.parallel import Parallel
@@ -41,9 +43,9 @@ class BackboneConfig:
     settings: keyword arguments of a mixer's constructor, by the mixer's name in the pattern. positions: what is added
     to the first layer's input; a mixer may know positions by itself, as softmax attention does unless told otherwise.
     `max_length` bounds learned positions, the model's and those that its mixers learn. expansion: hidden width of the
-    feed-forward network over the width.
-    placement: where the norms stand, see `contexture.blocks`; other than "pre" asks for layers of one mixer and one
-    feed-forward network. maps: "spectral" gives every linear map inside the backbone a learned spectral norm.
+    feed-forward network over the width. residual: where the norms stand, see `contexture.blocks`; the name of a gate of
+    `contexture.blocks.gates` puts that gate around steps that are normed before and rectified behind, where "sum" is no
+    gate. maps: "spectral" gives every linear map inside the backbone a learned spectral norm.
     """
 
     pattern: str | tuple[str, ...] = "softmax*4"
@@ -53,7 +55,9 @@ class BackboneConfig:
     feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
-    placement: Literal["pre", "post", "hybrid"] = "pre"
+    residual: Literal[
+        "pre-norm", "post-norm", "hybrid-norm", "sum", "input", "output", "highway", "sigmoid-tanh", "gru"
+    ] = "pre-norm"
     maps: Literal["plain", "spectral"] = "plain"
     positions: Literal["none", "learned"] = "none"
     max_length: int = 256
@@ -61,6 +65,8 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if isinstance(self.pattern, list):
             object.__setattr__(self, "pattern", tuple(self.pattern))
+        if self.residual not in ("pre-norm", "post-norm", *GATES):
+            raise InputError(f"residual is pre-norm, post-norm, or one of {', '.join(GATES)}, not {self.residual!r}")
         used = frozenset().union(*(patterns.read(layer).mixers for layer in layers(self.pattern)))
         strays = set(self.settings) - used
         if strays:
@@ -110,28 +116,33 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
         steps.append(MixerStep(NORMS[config.norm](width, device=generator.device), mixer))
     match steps:
         case [MixerStep() as first, FeedForwardStep() as second]:
-            return _usual(first, second, config.placement)
-        case _ if config.placement == "pre":
+            return _usual(first, second, config.residual, generator=generator)
+        case _ if config.residual == "pre-norm":
             return StepsBlock(steps)
         case _:
             raise InputError(
-                f"norms stand {config.placement!r} in layers of one mixer and one feed-forward network alone: use "
-                "placement='pre' for this pattern"
+                f"residual={config.residual!r} needs layers of one mixer and one feed-forward network: use 'pre-norm' for "
+                "this pattern"
             )
 
 
-def _usual(first: MixerStep, second: FeedForwardStep, placement: str) -> Block:
-    """The block of a mixer and a feed-forward network, with its norms where `placement` says."""
-    mixer, network = first.mixer, second.feed_forward
-    match placement:
-        case "pre":
-            return ResidualBlock(mixer=mixer, feed_forward=network, norms=(first.norm, second.norm))
-        case "post":
-            return PostNormBlock(mixer=mixer, feed_forward=network, norms=(first.norm, second.norm))
-        case "hybrid":
-            return HybridNormBlock(mixer=mixer, feed_forward=network, norm=second.norm)
+def _usual(first: MixerStep, second: FeedForwardStep, residual: str, *, generator: torch.Generator) -> Block:
+    """A mixer and a feed-forward network, joined as the backbone's configuration says."""
+    mixer, feed_forward, norms = first.mixer, second.feed_forward, (first.norm, second.norm)
+    match residual:
+        case "pre-norm":
+            return ResidualBlock(mixer=mixer, feed_forward=feed_forward, norms=norms)
+        case "post-norm":
+            return PostNormBlock(mixer=mixer, feed_forward=feed_forward, norms=norms)
+        case "hybrid-norm":
+            return HybridNormBlock(mixer=mixer, feed_forward=feed_forward, norm=second.norm)
+        case gate if gate in GATES:
+            width = first.norm.width
+            gates = (GATES[gate](width, generator=generator), GATES[gate](width, generator=generator))
+            return GatedBlock(mixer=mixer, feed_forward=feed_forward, norms=norms, gates=gates)
         case _:
-            raise InputError(f"norms cannot stand {placement!r}: there are pre, post, hybrid")
+            named = ", ".join(("pre-norm", "post-norm", "hybrid-norm", *GATES))
+            raise InputError(f"steps cannot be joined by {residual!r}: there are {named}")
 
 
 class Stack(nn.ModuleList):

@@ -103,7 +103,7 @@ class ElasticBackbone(nn.Module):
         if self.inner.positions is not None or not all(isinstance(block, ResidualBlock) for block in self.inner.blocks):
             raise InputError(
                 f"an elastic backbone loops pre-norm layers of a mixer and a feed-forward network without added "
-                f"positions, not {config.backbone.pattern!r} with placement={config.backbone.placement!r} and "
+                f"positions, not {config.backbone.pattern!r} with residual={config.backbone.residual!r} and "
                 f"positions={config.backbone.positions!r}"
             )
         self.clock = Linear(4 * FREQUENCIES, width, generator=generator)

@@ -8,6 +8,7 @@ A token's vector h [width] is cut into named slots. Layers are the usual ones, w
     move       softmax over sharp scores between positions copies a slot from one token to another
     add        act(z) - act(-z) = z for ReLU and GELU alike
     multiply   a b = ((a + b)^2 - (a - b)^2) / 4,  z^2 = sqrt(2 pi) / (2 e^2) (gelu(e z) + gelu(-e z)) + O(e^2 z^4)
+    pieces     a piecewise linear function of a slot, one ReLU unit for each change of its slope
     divide     a hidden unit N s that dwarfs the others makes the norm divide them by N s, up to O(N^-2)
 
 Moving, multiplying, dividing and adding are the operations of Akyurek et al. 2022, arXiv:2211.15661.
@@ -138,6 +139,33 @@ def multiply(
     plus, minus = SMALL * (first + second), SMALL * (first - second)
     scaled = math.sqrt(2 * math.pi) / (8 * SMALL**2) * write
     return FeedForward(into=torch.cat((plus, -plus, minus, -minus)), out=torch.cat((scaled, scaled, -scaled, -scaled)))
+
+
+def pieces(
+    read: Float[Tensor, "rows width"],
+    write: Float[Tensor, "rows width"],
+    *,
+    knots: Float[Tensor, " knots"],
+    values: Float[Tensor, " knots"],
+) -> FeedForward:
+    """h + sum_r f(<read_r, h>) write_r, where f is linear between the knots, and beyond the last as before it.
+
+    Below the first knot f stays at its first value.
+
+    >>> slots = Slots(x=1, y=1)
+    >>> knots, values = torch.tensor([0.0, 1.0, 4.0]), torch.tensor([0.0, 1.0, 2.0])
+    >>> root = pieces(slots.rows("x"), slots.rows("y"), knots=knots, values=values)
+    >>> root(torch.tensor([[[1.0, 0.0], [2.5, 0.0]]], dtype=torch.float64))[..., 1]
+    tensor([[1.0000, 1.5000]], dtype=torch.float64)
+    """
+    slopes = values.diff() / knots.diff()
+    bends = torch.cat((slopes[:1], slopes.diff())).to(read.dtype)
+    return FeedForward(
+        into=torch.cat((read.repeat_interleave(len(bends), 0), torch.zeros_like(read))),
+        out=torch.cat(((bends[:, None] * write[:, None]).flatten(0, 1), values[0] * write)),
+        bias=torch.cat((-knots[:-1].to(read.dtype).repeat(len(read)), torch.ones(len(read), dtype=read.dtype))),
+        activation=F.relu,
+    )
 
 
 def divide(

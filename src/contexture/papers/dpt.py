@@ -7,14 +7,12 @@ arm that it thinks best (offline, from a history of that behaviour).
 Shapes: actions, rewards [worlds, pulls]; what is said [worlds, pulls, arms].
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical
-from torch.nn.functional import one_hot
 
 from contexture.agents.in_context import InContextAgent
 from contexture.agents.lcb import LCB
@@ -26,6 +24,7 @@ from contexture.agents.thompson import Thompson
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.environments.gaussian_bandit import GaussianBandit
+from contexture.evaluation.posterior import counted, exactly, information, says
 from contexture.models.decisions import DecisionModel, DecisionState
 from contexture.protocols import Agent, Trajectories
 from contexture.tasks.decision_pretraining import DecisionPretraining
@@ -177,28 +176,6 @@ def histories(run: Run, seed: int, *, shuffled: bool = False) -> Trajectories:
     return replace(drawn, rewards=drawn.rewards.gather(1, order))
 
 
-def counted(drawn: Trajectories) -> tuple[Tensor, Tensor]:
-    """Pulls and sums of rewards of every arm before each pull, [worlds, pulls, arms]."""
-    taken = one_hot(drawn.actions, drawn.num_actions).to(torch.float64)
-    earned = taken * drawn.rewards.to(torch.float64).unsqueeze(-1)
-    return taken.cumsum(1) - taken, earned.cumsum(1) - earned
-
-
-def says(model: DecisionModel, drawn: Trajectories) -> Tensor:
-    """The model's probabilities before each pull."""
-    told = (drawn.observations, drawn.actions, drawn.rewards, drawn.starts)
-    parts = [model(*some) for some in zip(*(torch.split(one, 200) for one in told), strict=True)]
-    return torch.cat(parts).to(torch.float64).softmax(-1)
-
-
-def exactly(drawn: Trajectories, steps: list[int], *, points: int = 100) -> Tensor:
-    """The exact probabilities before the chosen pulls."""
-    pulls, sums = counted(drawn)
-    agent = PosteriorSampling(BANDIT, points=points)
-    parts = zip(torch.split(pulls[:, steps], 50), torch.split(sums[:, steps], 50), strict=True)
-    return torch.cat([agent.probabilities(n, s) for n, s in parts])
-
-
 def offline(run: Run, say: Any, name: str) -> Samples:
     """What choosing once after 5 to 199 given pulls gives away, over what LCB gives away on the same histories."""
 
@@ -246,7 +223,7 @@ def chooses(run: Run) -> Samples:
 @chooses.reference("the arm that is most likely the best one, exactly")
 def chooses_exactly(run: Run) -> Samples:
     """The posterior itself."""
-    return offline(run, lambda seed, drawn, steps: exactly(drawn, steps), "posterior")
+    return offline(run, lambda seed, drawn, steps: exactly(drawn, BANDIT, steps), "posterior")
 
 
 @chooses.control(
@@ -262,16 +239,13 @@ def chooses_from_shuffled(run: Run) -> Samples:
     return offline(run, say, "transformer, shuffled rewards")
 
 
-def information(run: Run, say: Any, name: str) -> Samples:
+def informed(run: Run, say: Any, name: str) -> Samples:
     """How much of what a history tells about the best arm is lost: excess log-loss over the exact posterior's gain."""
     steps = list(range(5, PULLS, 5))
 
     def one(seed: int) -> OneSeed:
         drawn = histories(run, seed)
-        exact = exactly(drawn, steps)
-        said = say(seed, drawn, steps).clamp(min=1e-12)
-        lost = (exact * (exact.clamp(min=1e-12).log() - said.log())).sum(-1)
-        gained = math.log(BANDIT.num_arms) + torch.special.xlogy(exact, exact).sum(-1)
+        lost, gained = information(exactly(drawn, BANDIT, steps), say(seed, drawn, steps))
         return OneSeed(
             values=lost.mean(1),
             per=gained.mean(1),
@@ -294,13 +268,13 @@ def information(run: Run, say: Any, name: str) -> Samples:
 )
 def posterior(run: Run) -> Samples:
     """The divergence of what it says from the exact posterior, over that of a flat guess."""
-    return information(run, lambda seed, drawn, steps: says(trained(run, seed), drawn)[:, steps], "transformer")
+    return informed(run, lambda seed, drawn, steps: says(trained(run, seed), drawn)[:, steps], "transformer")
 
 
 @posterior.reference("the posterior with its integrals taken at half as many points")
 def posterior_coarse(run: Run) -> Samples:
     """What numbers leave."""
-    return information(run, lambda seed, drawn, steps: exactly(drawn, steps, points=50), "coarser integrals")
+    return informed(run, lambda seed, drawn, steps: exactly(drawn, BANDIT, steps, points=50), "coarser integrals")
 
 
 @posterior.control("the mean rewards alone, by which the best arm is taken to be the one with the highest, are not it")
@@ -315,4 +289,4 @@ def posterior_of_means(run: Run) -> Samples:
         parts = zip(torch.split(alike, 50), torch.split(alike * means, 50), strict=True)
         return torch.cat([agent.probabilities(n, s) for n, s in parts])
 
-    return information(run, say, "means without their sureness")
+    return informed(run, say, "means without their sureness")

@@ -45,24 +45,24 @@ BY_EXAMPLE = Axes(x="examples", y="squared error over that of zero", log_y=True)
 class Norms(NamedTuple):
     """Where the norms stand, and whether queries, keys and values are normed."""
 
-    placement: Literal["pre", "post", "hybrid"]
+    residual: Literal["pre-norm", "post-norm", "hybrid-norm"]
     qkv: bool = False
 
     @property
     def name(self) -> str:
         """As the figures call it."""
-        return f"{self.placement}-norm" + (" and normed heads" if self.qkv else "")
+        return self.residual + (" and normed heads" if self.qkv else "")
 
 
-HYBRID, PRE, POST = Norms("hybrid", qkv=True), Norms("pre"), Norms("post")
-HALF = Norms("hybrid")
+HYBRID, PRE, POST = Norms("hybrid-norm", qkv=True), Norms("pre-norm"), Norms("post-norm")
+HALF = Norms("hybrid-norm")
 
 
 def trained(run: Run, norms: Norms, rate: float) -> list[PairsModel]:
     """Models with these norms, one for each seed."""
     settings = {"softmax": {"qkv_norm": True}} if norms.qkv else {}
     backbone = BackboneConfig(
-        pattern="softmax*8", width=32, num_heads=2, expansion=2.0, placement=norms.placement, settings=settings
+        pattern="softmax*8", width=32, num_heads=2, expansion=2.0, residual=norms.residual, settings=settings
     )
     return train_in_context(
         run,

@@ -240,7 +240,9 @@ Maps = Literal["plain", "spectral"]
 
 def configs(run: Run, maps: Maps, steps: int) -> list[TrainingConfig]:
     """A run for each seed and rate, seeds outermost."""
-    backbone = BackboneConfig(pattern="softmax*8", width=32, num_heads=2, expansion=2.0, placement="post", maps=maps)
+    backbone = BackboneConfig(
+        pattern="softmax*8", width=32, num_heads=2, expansion=2.0, residual="post-norm", maps=maps
+    )
     return [
         TrainingConfig(
             task=TaskChoice(name="linear-regression", settings={"num_features": 3, "num_points": 8, "noise": 0.1}),

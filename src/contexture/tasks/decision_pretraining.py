@@ -1,9 +1,11 @@
 """What a decision-pretrained transformer is trained on (Lee et al., 2023, arXiv:2306.14892).
 
-    a world is drawn; a behaviour that ignores rewards acts in it; the target at every step is a best action there
+    a world is drawn; a behaviour acts in it; the target at every step is a best action there
 
 A model that minimises the log-loss says, after any history, how likely each action is the best one, so that acting by
-its probabilities is posterior sampling. The behaviour is `contexture.agents.mixed_policy`.
+its probabilities is posterior sampling. The behaviour is one that ignores rewards, `contexture.agents.mixed_policy`,
+unless another agent is named: how far its histories are from those of who acts later is how far what was learned from
+them can be off (Lin et al., 2023, arXiv:2310.08566).
 """
 
 import math
@@ -15,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from contexture import discovery
 from contexture.agents.mixed_policy import MixedPolicy
 from contexture.agents.roll_out import best_actions, choose, roll_out
 from contexture.environments.choice import build_environment
@@ -26,11 +29,12 @@ from contexture.randomness import generator as generator_of
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionPretraining:
-    """Histories of a behaviour that ignores rewards, with a best action as the target of every step.
+    """Histories of a behaviour, with a best action as the target of every step.
 
     environment: a registered name; settings: what it is built with. steps: the length of a history. shortest: if given,
     the histories of one draw have one length between it and `steps`, drawn evenly on a logarithmic scale, as most of
     what there is to learn is learned from the first steps. targets: a best action, or what the behaviour does itself.
+    behaviour: the registered name of an agent for that environment.
     """
 
     card: ClassVar[TaskCard] = TaskCard(
@@ -47,6 +51,7 @@ class DecisionPretraining:
     steps: int = 200
     shortest: int | None = None
     targets: Literal["best", "behaviour"] = "best"
+    behaviour: str = MixedPolicy.card.name
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 1 <= (self.shortest or 1) <= self.steps:
@@ -75,14 +80,15 @@ class DecisionPretraining:
         return drawn if self.targets == "best" else replace(drawn, targets=drawn.actions)
 
     def _histories(self, batch: int, steps: int, generator: torch.Generator) -> Trajectories:
-        if self.acted_in.horizon == 1:
+        ignorant = self.behaviour == MixedPolicy.card.name
+        if self.acted_in.horizon == 1 and ignorant:
             return self._pulls(batch, steps, generator)
         seed = int(torch.randint(2**62, (1,), generator=generator))
 
         def label(world: Any) -> Tensor:
             return choose(best_actions(self.acted_in, world).to(torch.float64), generator=generator)
 
-        behaviour = MixedPolicy(self.acted_in)
+        behaviour = MixedPolicy(self.acted_in) if ignorant else discovery.find(self.behaviour, "agents")(self.acted_in)
         return roll_out(behaviour, self.acted_in, worlds=batch, steps=steps, seed=seed, label=label)
 
     def _length(self, generator: torch.Generator) -> int:
