@@ -1,7 +1,7 @@
 """Sequence models over pairs that claims train: one for each seed, as a cohort, kept and shared between claims."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from contexture.claims.run import Run
 from contexture.models.backbone import BackboneConfig
@@ -24,8 +24,9 @@ def train_in_context(
     num_steps: int,
     batch: int = 64,
     seed_offset: int = 0,
+    head: Literal["mean", "gaussian"] = "mean",
 ) -> list[PairsModel]:
-    """A model for each seed, trained with Muon to predict every y from what came before it.
+    """A model for each seed, trained with Muon to predict every y from what came before it, or its distribution.
 
     At smoke scale three steps are taken, whatever `num_steps` is.
     """
@@ -34,7 +35,7 @@ def train_in_context(
     configs = [
         TrainingConfig(
             task=TaskChoice(name=task, settings=dict(settings)),
-            model=PairsModelConfig(num_features=num_features, backbone=backbone),
+            model=PairsModelConfig(num_features=num_features, backbone=backbone, head=head),
             optimiser=MUON,
             schedule=ScheduleConfig(shape="linear", warm_up=min(50, num_steps), hold=0.5),
             steps=num_steps,
