@@ -106,7 +106,7 @@ def test_a_cohort_trains_as_its_members_do(name):
 def test_other_layers_take_their_norms_before():
     with pytest.raises(InputError, match="use 'pre-norm'"):
         Backbone(BackboneConfig(pattern="softmax+none", residual="post-norm"), generator=fresh())
-    with pytest.raises(InputError, match="there are pre, post, hybrid"):
+    with pytest.raises(InputError, match="there are pre-norm, post-norm, hybrid-norm"):
         Backbone(BackboneConfig(residual="sandwich"), generator=fresh())
 
 

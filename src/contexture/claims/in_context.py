@@ -1,7 +1,7 @@
 """Sequence models over pairs that claims train: one for each seed, as a cohort, kept and shared between claims."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,12 +34,13 @@ def train_in_context(
     seed_offset: int = 0,
     optimiser: OptimiserConfig = MUON,
     warm_up: int = 50,
+    head: Literal["mean", "gaussian"] = "mean",
 ) -> list[PairsModel]:
-    """A regressing model for each seed, trained to predict every y from what came before it; with Muon unless told.
+    """A model for each seed, trained to predict every y, or its distribution, from what came before it.
 
     At smoke scale three steps are taken, whatever `num_steps` is.
     """
-    model = PairsModelConfig(num_features=num_features, backbone=backbone)
+    model = PairsModelConfig(num_features=num_features, backbone=backbone, head=head)
     choice = TaskChoice(name=task, settings=dict(settings))
     models = train_over_pairs(
         run,

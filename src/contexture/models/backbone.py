@@ -121,8 +121,8 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
             return StepsBlock(steps)
         case _:
             raise InputError(
-                f"residual={config.residual!r} needs layers of one mixer and one feed-forward network: use 'pre-norm' for "
-                "this pattern"
+                f"residual={config.residual!r} needs layers of one mixer and one feed-forward network: use 'pre-norm' "
+                "for this pattern"
             )
 
 

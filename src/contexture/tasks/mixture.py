@@ -17,6 +17,7 @@ from contexture.learners.oracles.model_average import ModelAverage
 from contexture.protocols import Learner, Pairs, Task, TaskCard
 from contexture.tasks.inputs import SaysInputs
 from contexture.tasks.linear_regression import LinearRegression
+from contexture.tasks.named import as_task
 from contexture.tasks.sparse_linear_regression import SparseLinearRegression
 
 
@@ -28,7 +29,8 @@ def _dense_and_sparse() -> tuple[Task, ...]:
 class Mixture:
     """Episodes of several regression families of one shape, each with a target of mean zero.
 
-    `shares` are the families' probabilities. The oracle averages the families' oracles by evidence; it is None where a
+    `shares` are the families' probabilities. A family is a task, or {"name": .., "settings": {..}} of a registered one,
+    as a file of settings holds it. The oracle averages the families' oracles by evidence; it is None where a
     family has none that gives a density, or where families draw x differently. Latents: component [batch] alone.
     """
 
@@ -45,6 +47,8 @@ class Mixture:
     shares: tuple[float, ...] = (0.5, 0.5)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(as_task(task) for task in self.tasks))
+        object.__setattr__(self, "shares", tuple(self.shares))
         if len(self.tasks) < 2 or len(self.tasks) != len(self.shares):
             raise InputError(
                 f"a mixture of {len(self.tasks)} tasks with {len(self.shares)} shares: give 2 or more of each"

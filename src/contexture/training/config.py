@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 import torch
 from torch import nn
 
-from contexture import discovery
 from contexture.errors import InputError
 from contexture.models.decisions import DecisionModel, DecisionModelConfig
 from contexture.models.induction import InductionModel, InductionModelConfig
@@ -21,6 +20,7 @@ from contexture.models.self_attention import SelfAttentionConfig, SelfAttentionM
 from contexture.models.set_mlp import SetMLP, SetMLPConfig
 from contexture.models.tokens import TokenModel, TokenModelConfig
 from contexture.protocols import Task
+from contexture.tasks.named import named
 from contexture.training.precision import Precision, require_precision
 from contexture.training.schedule import ScheduleConfig
 
@@ -53,13 +53,7 @@ class TaskChoice:
 
     def build(self) -> Task:
         """The task itself; InputError for an unknown name or setting."""
-        cls = discovery.find(self.name, "tasks")
-        try:
-            task = cls(**self.settings)
-        except TypeError as error:
-            raise InputError(f"the task {self.name!r} cannot be built from {dict(self.settings)}: {error}") from error
-        assert isinstance(task, Task)
-        return task
+        return named(self.name, self.settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
