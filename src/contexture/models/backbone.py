@@ -35,6 +35,8 @@ from contexture.models import pattern as patterns
 from contexture.models.pattern import Layer, layers
 from contexture.ops.segments import positions as positions_of
 
+NORM_PLACES = ("pre-norm", "post-norm", "hybrid-norm")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
@@ -65,8 +67,9 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if isinstance(self.pattern, list):
             object.__setattr__(self, "pattern", tuple(self.pattern))
-        if self.residual not in ("pre-norm", "post-norm", *GATES):
-            raise InputError(f"residual is pre-norm, post-norm, or one of {', '.join(GATES)}, not {self.residual!r}")
+        if self.residual not in (*NORM_PLACES, *GATES):
+            named = ", ".join((*NORM_PLACES, *GATES))
+            raise InputError(f"steps cannot be joined by residual={self.residual!r}: there are {named}")
         used = frozenset().union(*(patterns.read(layer).mixers for layer in layers(self.pattern)))
         strays = set(self.settings) - used
         if strays:
@@ -136,13 +139,10 @@ def _usual(first: MixerStep, second: FeedForwardStep, residual: str, *, generato
             return PostNormBlock(mixer=mixer, feed_forward=feed_forward, norms=norms)
         case "hybrid-norm":
             return HybridNormBlock(mixer=mixer, feed_forward=feed_forward, norm=second.norm)
-        case gate if gate in GATES:
+        case gate:
             width = first.norm.width
             gates = (GATES[gate](width, generator=generator), GATES[gate](width, generator=generator))
             return GatedBlock(mixer=mixer, feed_forward=feed_forward, norms=norms, gates=gates)
-        case _:
-            named = ", ".join(("pre-norm", "post-norm", "hybrid-norm", *GATES))
-            raise InputError(f"steps cannot be joined by {residual!r}: there are {named}")
 
 
 class Stack(nn.ModuleList):
