@@ -48,7 +48,7 @@ PAPER = Paper(
 SHAPE: dict[str, Any] = {"num_features": 6, "num_points": 20}
 SIMPLE, COMPLEX = Conjunction(**SHAPE), Parity(**SHAPE)
 TAUGHT, UNTAUGHT = (TaughtConjunction(**SHAPE, taught_share=share) for share in (1.0, 0.0))
-STEPS = 500
+STEPS = 400
 AFTER = 3
 """How many predictions are scored behind a teaching sequence."""
 Probabilities = Callable[[Pairs], Tensor]
