@@ -53,7 +53,7 @@ def trained(run: Run) -> list[Predict]:
         max_length=2 * TASK.num_points,
     )
     models = train_in_context(
-        run, backbone, task=TASK.card.name, settings=SETTINGS, num_features=TASK.num_features, num_steps=700, batch=32
+        run, backbone, task=TASK.card.name, settings=SETTINGS, num_features=TASK.num_features, num_steps=600
     )
     return [predicts(model) for model in models]
 
