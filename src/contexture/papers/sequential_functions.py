@@ -319,7 +319,7 @@ def deteriorates_told(run: Run) -> Samples:
 
 
 @claim(
-    "Even half of them leave it better than nothing.",
+    "Even with half of the labels random it does better than one who always says zero.",
     threshold=0.9,
     direction="below",
     why="a tenth of the function's square is still explained; whom random labels mislead does worse than zero",
