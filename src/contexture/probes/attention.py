@@ -34,10 +34,9 @@ def attention_weights(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, 
     found: list[Tensor] = []
     heads = [module for module in model.modules() if isinstance(module, SoftmaxAttention)]
     hooks = [one.register_forward_pre_hook(lambda own, given: found.append(own.weights(given[0]))) for one in heads]
-    dtype = next(model.parameters()).dtype
-    y = episodes.y.to(dtype) if episodes.y.is_floating_point() else episodes.y
+    shown = episodes.to(dtype=next(model.parameters()).dtype)
     try:
-        model(episodes.x.to(dtype), y)
+        model(shown.x, shown.y)
     finally:
         for hook in hooks:
             hook.remove()
