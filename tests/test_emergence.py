@@ -22,6 +22,7 @@ from contexture.probes.linear import LinearProbe
 from contexture.protocols import Pairs, Schema
 from contexture.tasks.bursty_classification import BurstyClassification
 from contexture.tasks.hidden_attribute import HiddenAttribute
+from contexture.tasks.projected_digits import ProjectedDigits, images
 from contexture.training.cohort import stack, unstack
 
 
@@ -215,3 +216,26 @@ def test_a_linear_probe_reads_classes_that_lie_apart_and_no_parity() -> None:
     for classes, low, high in ((apart, 0.95, 1.0), (parity, 0.4, 0.6)):
         probe = LinearProbe.fit(h[:1000], classes[:1000], num_classes=2)
         assert low <= (probe(h[1000:]) == classes[1000:]).double().mean() <= high
+
+
+def test_projected_digits_are_known_images_under_one_permutation() -> None:
+    drawn = ProjectedDigits(num_tasks=1).sample(5, generator=seeded())
+    for digit in range(4):
+        assert len(drawn.y[drawn.latents["digits"] == digit].unique()) == 1
+    fresh = ProjectedDigits().sample(64, generator=seeded())
+    labels = [fresh.y[row][fresh.latents["digits"][row] == 0] for row in range(64)]
+    assert len(torch.cat(labels).unique()) == 4
+    assert all(len(own.unique()) <= 1 for own in labels)
+
+
+def test_a_bias_of_one_keeps_the_digits_own_labels() -> None:
+    drawn = ProjectedDigits(bias=1.0).sample(8, generator=seeded())
+    assert torch.equal(drawn.y, drawn.latents["digits"])
+
+
+def test_held_out_images_are_not_among_those_of_the_training() -> None:
+    shown, apart = images(10, False), images(10, True)
+    assert len(shown.digits) + len(apart.digits) == 1797
+    assert torch.cdist(apart.pixels, shown.pixels).min() > 0
+    assert shown.pixels.mean().abs() < 1e-12
+    assert shown.pixels.square().mean() == pytest.approx(1.0)
