@@ -61,8 +61,8 @@ def configurations(
 @torch.no_grad()
 def right(model: nn.Module, drawn: Pairs) -> Float[Tensor, " episodes"]:
     """1 where the last item's label is the likeliest."""
-    logits = model(drawn.x.float(), drawn.y).logits
-    return (logits.argmax(-1) == drawn.y)[:, -1].double()
+    hits: Tensor = model(drawn.x.float(), drawn.y).logits.argmax(-1) == drawn.y
+    return hits[:, -1].double()
 
 
 def answered(run: Run, say: Answers, seed: int, task: Task) -> Float[Tensor, " episodes"]:
@@ -70,8 +70,8 @@ def answered(run: Run, say: Answers, seed: int, task: Task) -> Float[Tensor, " e
     drawn = run.sample(task, run.setting("episodes", smoke=512, cpu=1024), seed=seed)
     if isinstance(say, Sequence):
         return right(say[run.seeds.index(seed)], drawn)
-    said = say.prequential(drawn).value
-    return (said.argmax(-1) == drawn.y)[:, -1].double()
+    hits: Tensor = say.prequential(drawn).value.argmax(-1) == drawn.y
+    return hits[:, -1].double()
 
 
 def accuracy(run: Run, say: Answers, *, asked: Task, shown: Task) -> Samples:

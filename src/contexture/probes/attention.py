@@ -72,7 +72,8 @@ def induction_strength(
 
 def entropy(weights: Float[Tensor, "batch heads tokens tokens"]) -> Float[Tensor, "batch heads"]:
     """How spread out attention is, in nats: the mean over tokens."""
-    return torch.special.entr(weights).sum(3).mean(2)
+    spread: Tensor = torch.special.entr(weights).sum(3)
+    return spread.mean(2)
 
 
 def _from_last(weights: Tensor) -> Tensor:

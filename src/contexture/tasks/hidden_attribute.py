@@ -42,9 +42,11 @@ def looks(num_attributes: int, num_values: int, look: Look, seed: int) -> Float[
         return one_hot
     draw, size = derived(seed, "looks", look), one_hot.shape[1]
     if look == "arbitrary":
-        return normal(len(one_hot), size, generator=draw) * (num_attributes / size) ** 0.5
+        own: Tensor = normal(len(one_hot), size, generator=draw) * (num_attributes / size) ** 0.5
+        return own
     hidden = torch.tanh(2 * one_hot @ normal(size, 4 * size, generator=draw))
-    return hidden @ normal(4 * size, size, generator=draw) * (num_attributes / size) ** 0.5 / (4 * size) ** 0.5
+    mixed: Tensor = hidden @ normal(4 * size, size, generator=draw) * (num_attributes / size) ** 0.5 / (4 * size) ** 0.5
+    return mixed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
