@@ -32,10 +32,9 @@ def attention_scores(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, "
 
     layers = [module for module in model.modules() if isinstance(module, SoftmaxAttention)]
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-    dtype = next(model.parameters()).dtype
-    y = episodes.y.to(dtype) if episodes.y.is_floating_point() else episodes.y
+    shown = episodes.to(dtype=next(model.parameters()).dtype)
     try:
-        model(episodes.x.to(dtype), y)
+        model(shown.x, shown.y)
     finally:
         for hook in hooks:
             hook.remove()
