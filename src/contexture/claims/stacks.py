@@ -7,6 +7,7 @@ such that all stacks have about 50,000 parameters. Shapes: shares [sequences].
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from torch import Tensor
 from contexture.claims.protocol import OneSeed, Samples, over_seeds
 from contexture.claims.recall import Recall, hits, train_recall
 from contexture.claims.run import Run
+from contexture.models.backbone import Backbone, BackboneConfig
 from contexture.models.pattern import layers, read
+from contexture.models.state import state_bytes
 from contexture.models.tokens import TokenModel
 from contexture.protocols import SequenceLearner, Tokens
+from contexture.randomness import generator
 from contexture.tasks.phonebook import Phonebook
 
 NUM_MIXERS = 4
@@ -37,20 +41,41 @@ def stack(attention: Collection[int], *, num_mixers: int = NUM_MIXERS) -> str:
     return " ".join(f"{name}+none mlp" for name in names)
 
 
-def trained(run: Run, pattern: str, *, width: int, num_steps: int, task: Recall = BOOK) -> list[TokenModel]:
-    """A model for each seed."""
+def settings(pattern: str) -> dict[str, dict[str, Any]]:
+    """What the mixers of a stack are built with."""
     mixers = frozenset().union(*(read(layer).mixers for layer in layers(pattern)))
-    settings = {
+    chosen: dict[str, dict[str, Any]] = {
         "mamba-2": {"state_size": STATE_SIZE},
         "softmax": {"positions": "none" if "mamba-2" in mixers else "rotary"},
     }
+    return {name: chosen[name] for name in chosen if name in mixers}
+
+
+def backbone(pattern: str, *, width: int) -> Backbone:
+    """A stack with random weights, for what it costs."""
+    config = BackboneConfig(pattern=pattern, width=width, num_heads=2, settings=settings(pattern))
+    return Backbone(config, generator=generator("stack")).eval()
+
+
+@torch.no_grad()
+def kept(model: Backbone, stretches: Sequence[Tensor]) -> list[int]:
+    """The bytes of a backbone's state after each of several stretches of vectors, [1, time, width] each."""
+    state, found = model.init_state(1, device="cpu", dtype=torch.float32), []
+    for stretch in stretches:
+        _, state = model.stream(stretch, state)
+        found.append(state_bytes(state))
+    return found
+
+
+def trained(run: Run, pattern: str, *, width: int, num_steps: int, task: Recall = BOOK) -> list[TokenModel]:
+    """A model for each seed."""
     models = train_recall(
         run,
         pattern,
         task=task,
         num_steps=num_steps,
         width=width,
-        settings={name: chosen for name, chosen in settings.items() if name in mixers},
+        settings=settings(pattern),
         learns_positions=False,
         smoke_steps=3,
     )

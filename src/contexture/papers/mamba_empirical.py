@@ -10,16 +10,12 @@ Shapes: shares of right answers [sequences].
 """
 
 import torch
-from torch import Tensor
 
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.claims.stacks import STATE_SIZE, Learners, accuracy, ahead, book, oracles, stack, trained
-from contexture.models.backbone import Backbone, BackboneConfig
+from contexture.claims.stacks import Learners, accuracy, ahead, backbone, book, kept, oracles, stack, trained
 from contexture.models.hybrids import mamba_empirical
 from contexture.models.pattern import layers
-from contexture.models.state import state_bytes
-from contexture.randomness import generator
 from contexture.tasks.compression import Compression
 from contexture.tasks.copying import Copying
 
@@ -227,27 +223,15 @@ def deep(kind: str) -> str:
     return stack(places, num_mixers=DEEP // 2)
 
 
-def kept(pattern: str, x: Tensor) -> list[int]:
-    """The bytes of a stack's state after each of several stretches of vectors [stretches][1, time, width]."""
-    names = {"mamba-2": {"state_size": STATE_SIZE}} if "mamba-2" in pattern else {}
-    config = BackboneConfig(pattern=pattern, width=NARROW, num_heads=2, settings=names)
-    backbone = Backbone(config, generator=generator("mamba-empirical")).eval()
-    state, found = backbone.init_state(1, device="cpu", dtype=torch.float32), []
-    with torch.no_grad():
-        for stretch in x.split(x.shape[1] // 8, 1):
-            _, state = backbone.stream(stretch, state)
-            found.append(state_bytes(state))
-    return found
-
-
 def smaller(run: Run, kind: str, name: str) -> Samples:
     """The bytes that a transformer of 56 layers keeps per those of another stack."""
     length = run.setting("tokens", smoke=256, cpu=2048)
 
     def one(seed: int) -> OneSeed:
         x = torch.randn(1, length, NARROW, generator=run.generator(seed, "vectors"))
-        whole, ours = (torch.tensor(kept(deep(which), x), dtype=torch.float64) for which in ("transformer", kind))
-        ratio = whole / ours
+        stretches = x.split(length // 8, 1)
+        whole, ours = (kept(backbone(deep(which), width=NARROW), stretches) for which in ("transformer", kind))
+        ratio = torch.tensor(whole, dtype=torch.float64) / torch.tensor(ours)
         return OneSeed(values=ratio[-1:], curves={name: ([length * part // 8 for part in range(1, 9)], ratio)})
 
     return over_seeds(run, one)
