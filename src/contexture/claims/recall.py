@@ -42,13 +42,11 @@ def train_recall(
     width: int = 32,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     rate: float = 0.03,
-    learns_positions: bool = True,
     smoke_steps: int = SMOKE_STEPS,
 ) -> list[TokenModel]:
     """A model for each seed, trained with Muon at `rate` and AdamW at a tenth of it.
 
-    learns_positions: whether a table of positions is added to the embeddings. At smoke scale `smoke_steps` are taken,
-    whatever `num_steps` is.
+    At smoke scale `smoke_steps` are taken, whatever `num_steps` is.
     """
     num_steps = smoke_steps if run.scale == "smoke" else num_steps
     run.settings["training"] = f"{num_steps} steps of {BATCH} sequences, Muon at {rate:g}"
@@ -56,7 +54,7 @@ def train_recall(
         pattern=pattern,
         width=width,
         num_heads=2,
-        positions="learned" if learns_positions else "none",
+        positions="learned",
         max_length=_drawn(task, 1, generator("recall", "length")).ids.shape[1],
         settings=dict(settings or {}),
     )

@@ -2,11 +2,12 @@
 
     mixers and MLPs take turns; attention in place of some of four mixers ─▶ phone books ─▶ accuracy by entries
 
-Attention beside a state space knows no positions, as in Waleffe et al. 2024; by itself it has rotary ones. Widths are
-such that all stacks have about 50,000 parameters. Shapes: shares [sequences].
+A table of positions is added to the embeddings of all stacks, and attention has none of its own, as in the recall
+ladder. Widths are such that all have about 50,000 parameters. Shapes: shares [sequences].
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,18 @@ from torch import Tensor
 from contexture.claims.protocol import OneSeed, Samples, over_seeds
 from contexture.claims.recall import Recall, hits, train_recall
 from contexture.claims.run import Run
+from contexture.models.backbone import Backbone, BackboneConfig
 from contexture.models.pattern import layers, read
+from contexture.models.state import state_bytes
 from contexture.models.tokens import TokenModel
 from contexture.protocols import SequenceLearner, Tokens
+from contexture.randomness import generator
 from contexture.tasks.phonebook import Phonebook
 
 NUM_MIXERS = 4
 STATE_SIZE = 16
 BOOK = Phonebook(num_letters=8, num_digits=8, num_entries=8, num_queries=4, name_length=2, number_length=2)
-ENTRIES = (4, 8, 12, 16)
+ENTRIES = (4, 5, 6, 7, 8)
 
 Learners = Sequence[TokenModel | SequenceLearner]
 
@@ -37,21 +41,41 @@ def stack(attention: Collection[int], *, num_mixers: int = NUM_MIXERS) -> str:
     return " ".join(f"{name}+none mlp" for name in names)
 
 
+def settings(pattern: str) -> dict[str, dict[str, Any]]:
+    """What the mixers of a stack are built with."""
+    mixers = frozenset().union(*(read(layer).mixers for layer in layers(pattern)))
+    chosen: dict[str, dict[str, Any]] = {
+        "mamba-2": {"state_size": STATE_SIZE},
+        "softmax": {"positions": "none"},
+    }
+    return {name: chosen[name] for name in chosen if name in mixers}
+
+
+def backbone(pattern: str, *, width: int) -> Backbone:
+    """A stack with random weights, for what it costs."""
+    config = BackboneConfig(pattern=pattern, width=width, num_heads=2, settings=settings(pattern))
+    return Backbone(config, generator=generator("stack")).eval()
+
+
+@torch.no_grad()
+def kept(model: Backbone, stretches: Sequence[Tensor]) -> list[int]:
+    """The bytes of a backbone's state after each of several stretches of vectors, [1, time, width] each."""
+    state, found = model.init_state(1, device="cpu", dtype=torch.float32), []
+    for stretch in stretches:
+        _, state = model.stream(stretch, state)
+        found.append(state_bytes(state))
+    return found
+
+
 def trained(run: Run, pattern: str, *, width: int, num_steps: int, task: Recall = BOOK) -> list[TokenModel]:
     """A model for each seed."""
-    mixers = frozenset().union(*(read(layer).mixers for layer in layers(pattern)))
-    settings = {
-        "mamba-2": {"state_size": STATE_SIZE},
-        "softmax": {"positions": "none" if "mamba-2" in mixers else "rotary"},
-    }
     models = train_recall(
         run,
         pattern,
         task=task,
         num_steps=num_steps,
         width=width,
-        settings={name: chosen for name, chosen in settings.items() if name in mixers},
-        learns_positions=False,
+        settings=settings(pattern),
         smoke_steps=3,
     )
     sizes = run.settings.setdefault("parameters", {})
@@ -74,10 +98,10 @@ def shares(run: Run, learners: Learners, task: Recall, seed: int) -> Tensor:
 
 
 def book(num_entries: int) -> Phonebook:
-    """Phone books like those of the training, with more or fewer entries.
+    """Phone books like those of the training, with so many entries.
 
-    >>> book(16).num_entries, book(16).num_queries
-    (16, 4)
+    >>> book(6).num_entries, book(6).num_queries
+    (6, 4)
     """
     return Phonebook(
         num_letters=BOOK.num_letters,
@@ -131,7 +155,7 @@ def accuracy(run: Run, learners: Learners, *, name: str = "", task: Recall = BOO
 def curve(run: Run, learners: Learners, task: Recall, seed: int) -> tuple[Sequence[float], Tensor]:
     """The share of right answers over the entries of phone books, or over the places that a task asks for."""
     if isinstance(task, Phonebook):
-        sizes = run.setting("entries", smoke=(8, 16), cpu=ENTRIES)
+        sizes = run.setting("entries", smoke=(4, 8), cpu=ENTRIES)
         found = [shares(run, learners, book(size), seed).mean() for size in sizes]
         return sizes, torch.stack(found)
     drawn = fresh(run, task, seed)
