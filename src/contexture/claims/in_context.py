@@ -29,6 +29,7 @@ def train_in_context(
     task: str,
     settings: Mapping[str, Any],
     num_features: int,
+    num_classes: int = 0,
     num_steps: int,
     batch: int = 64,
     seed_offset: int = 0,
@@ -40,7 +41,7 @@ def train_in_context(
 
     At smoke scale three steps are taken, whatever `num_steps` is.
     """
-    model = PairsModelConfig(num_features=num_features, backbone=backbone, head=head)
+    model = PairsModelConfig(num_features=num_features, num_classes=num_classes, backbone=backbone, head=head)
     choice = TaskChoice(name=task, settings=dict(settings))
     models = train_over_pairs(
         run,

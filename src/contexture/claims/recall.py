@@ -9,7 +9,7 @@ shortcut, without a feed-forward network, so that what a position learns of othe
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ def train_recall(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     rate: float = 0.03,
     smoke_steps: int = SMOKE_STEPS,
+    positions: Literal["learned", "none"] = "learned",
 ) -> list[TokenModel]:
     """A model for each seed, trained with Muon at `rate` and AdamW at a tenth of it.
 
@@ -54,7 +55,7 @@ def train_recall(
         pattern=pattern,
         width=width,
         num_heads=2,
-        positions="learned",
+        positions=positions,
         max_length=_drawn(task, 1, generator("recall", "length")).ids.shape[1],
         settings=dict(settings or {}),
     )

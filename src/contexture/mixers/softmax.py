@@ -95,7 +95,7 @@ class SoftmaxAttention(nn.Module):
     def scores(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch heads queries keys"]:
         """What the softmax of every head weighs keys by, -inf for keys after the query: for those who look inside."""
         q, k, _ = self._heads(x, torch.arange(x.shape[1], device=x.device).unsqueeze(0))
-        table = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.dim**-0.5
+        table: Tensor = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.dim**-0.5
         return table.masked_fill(~visible(x.shape[1], x.shape[1], None, device=x.device), -torch.inf)
 
     def _heads(self, x: Tensor, steps: Int[Tensor, "rows time"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,7 +41,7 @@ LAYER = BackboneConfig(pattern="softmax", width=32, num_heads=2, expansion=2.0)
 DEEP = replace(LAYER, pattern=f"softmax*{DEPTH}")
 LOOPED = LoopedConfig(backbone=LAYER, loops=LOOPS, window=WINDOW)
 BARE = replace(LOOPED, injection=False)
-TASKS = {
+TASKS: Mapping[str, LinearRegression | SparseLinearRegression] = {
     "linear-regression": LinearRegression(num_features=3, num_points=8, noise=0.1),
     "sparse-linear-regression": SparseLinearRegression(num_features=4, num_points=8, num_nonzero=2, noise=0.1),
 }
@@ -75,6 +75,7 @@ def errors(run: Run, backbone: AnyConfig | None, task: str, seed: int) -> tuple[
     drawn = drawn_for(run, task, seed)
     oracle = TASKS[task].oracle()
     learner = InContext(trained(run, backbone, task)[run.seeds.index(seed)]) if backbone else oracle
+    assert learner is not None
     said = learner.prequential(drawn).mean
     assert said is not None
     return (said - drawn.y).square(), drawn.y.square()
@@ -212,7 +213,7 @@ def by_loop(model: PairsModel, drawn: Pairs) -> Tensor:
     assert isinstance(model.form, Interleaved)
     tokens = model.form.tokens(model.embed, drawn.x.float(), drawn.y.float())
     hidden = model.backbone.read_outs(tokens, loops=FURTHER * LOOPS, every=2)
-    said = torch.stack([model.say(one).mean[:, -1] for one in hidden])
+    said = torch.stack([model.head(one[:, -1]).squeeze(-1) for one in hidden])
     return (said.double() - drawn.y[:, -1]).square()
 
 

@@ -72,7 +72,7 @@ def by_budget(model: PairsModel, drawn: Pairs, *, deaf: bool = False) -> Tensor:
     tokens, found = model.form.tokens(model.embed, drawn.x.float(), drawn.y.float()), []
     for loops in range(1, LOOPS + 1):
         hidden = backbone.along(tokens, even_steps(loops, LOOPS), every=2)
-        found.append(model.say(hidden).mean[:, -1].double() - drawn.y[:, -1])
+        found.append(model.head(hidden[:, -1]).squeeze(-1).double() - drawn.y[:, -1])
     backbone.config = told
     return torch.stack(found).square()
 
