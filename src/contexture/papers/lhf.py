@@ -99,7 +99,8 @@ def shown(run: Run) -> int:
 
 def config(run: Run, seed: int, taught: Taught) -> TrainingConfig:
     """How a model is trained, each seed on histories of its own."""
-    steps = run.setting("training steps", smoke=2, cpu=300)
+    plans = taught.targets == "source"
+    steps = run.setting("training steps", smoke=2, cpu=300 if plans else 200)
     every = run.setting("one episode shown in", smoke=1, cpu=LEARNED // shown(run))
     histories = {
         "settings": {"size": ROOM.size, "horizon": ROOM.horizon, "goals": "train"},
@@ -115,7 +116,6 @@ def config(run: Run, seed: int, taught: Taught) -> TrainingConfig:
         "num_features": ROOM.num_features,
         "backbone": BACKBONE,
     }
-    plans = taught.targets == "source"
     batch = run.setting("batch", smoke=4, cpu=16)
     return TrainingConfig(
         task=TaskChoice(name="learning-histories", settings=task),
