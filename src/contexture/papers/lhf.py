@@ -15,16 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from contexture.agents.history_filter import returns_of
 from contexture.agents.in_context import InContextAgent
 from contexture.agents.planning import PlanningAgent
 from contexture.agents.q_learning import QLearning
 from contexture.agents.random_agent import RandomAgent
-from contexture.agents.roll_out import roll_out
 from contexture.claims.in_context import MUON
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
+from contexture.claims.rooms import OneEpisode, in_rooms
 from contexture.claims.run import Run
-from contexture.environments.darkroom import Darkroom, Room
+from contexture.environments.darkroom import Darkroom
 from contexture.models.backbone import BackboneConfig
 from contexture.models.decisions import DecisionModelConfig, DecisionState
 from contexture.models.planning import Foresight, PlanningModel, PlanningModelConfig
@@ -71,16 +70,6 @@ class Taught:
     keep: Keep
     corrupted: float = CORRUPTED
     targets: Literal["source", "best"] = "source"
-
-
-class Forgetful(InContextAgent):
-    """The same model with an empty memory in every episode."""
-
-    def observe(self, state: DecisionState, action: Tensor, reward: Tensor, done: Tensor) -> DecisionState:
-        """Every room's episodes end at the same step."""
-        if bool(done.all()):
-            return self.begin(len(done), generator=torch.Generator())
-        return super().observe(state, action, reward, done)
 
 
 class Astray(PlanningModel):
@@ -141,18 +130,13 @@ def agent_of(model: Any, act: Act) -> Agent:
             model = astray.requires_grad_(False)
         return PlanningAgent(ROOM, model)
     decisions = model.decisions if isinstance(model, PlanningModel) else model
-    return Forgetful(ROOM, decisions) if act == "without memory" else InContextAgent(ROOM, decisions)
+    return OneEpisode(ROOM, decisions) if act == "without memory" else InContextAgent(ROOM, decisions)
 
 
 def played(run: Run, agent: Agent, seed: int, *, every: int = 1) -> Mapping[str, Tensor]:
     """The returns of an agent's episodes in the rooms of a seed, and the most that each room allows."""
     worlds = run.setting("rooms", smoke=128, cpu=200)
-    steps = every * shown(run) * ROOM.horizon
-    found = roll_out(agent, ROOM, worlds=worlds, steps=steps, seed=seed)
-    goal = found.latents["goal"]
-    start = Room(goal, torch.full_like(goal, ROOM.size // 2), torch.zeros(worlds, dtype=torch.int64))
-    returns = returns_of(found.rewards, ROOM.horizon)[:, ::every]
-    return {"returns": returns.to(torch.float64), "most": ROOM.best_return(start).to(torch.float64)}
+    return in_rooms(agent, ROOM, worlds=worlds, episodes=shown(run), seed=seed, every=every)
 
 
 def returns(run: Run, seed: int, taught: Taught, act: Act = "policy") -> Tensor:
