@@ -234,7 +234,9 @@ def test_what_an_agent_carries_is_constant_where_its_mixer_says_so(pattern: str,
     assert (held[1] > held[0]) is grows
 
 
-def test_a_planning_model_is_written_down_trained_and_loaded(tmp_path: Path) -> None:
+def test_a_planning_model_is_written_down_trained_and_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     backbone = BackboneConfig(pattern="softmax", width=16, num_heads=2)
     model = PlanningModelConfig(num_actions=5, num_features=2, backbone=backbone, horizon=4)
     assert model_from_json(model_to_json(model)) == model
@@ -245,9 +247,12 @@ def test_a_planning_model_is_written_down_trained_and_loaded(tmp_path: Path) -> 
     trained = train(config, run_dir=tmp_path / "run")
     publish(tmp_path / "run", tmp_path / "agent")
     agent = contexture.load(tmp_path / "agent")
-    assert isinstance(agent, InContextAgent)
+    assert isinstance(agent, PlanningAgent)
     assert agent.environment == Darkroom(size=3, horizon=4, held_out=2)
-    assert torch.equal(agent.model.head.weight, trained.decisions.head.weight)  # type: ignore[union-attr]
+    policy = InContextAgent.load(tmp_path / "agent")
+    assert torch.equal(policy.model.head.weight, trained.decisions.head.weight)  # type: ignore[union-attr]
+    assert main(["compare", "darkroom", "--set", "size=3", "--agents", "dicp"]) == 2
+    assert "give the folder of one" in capsys.readouterr().err
 
 
 def test_learning_histories_train_from_the_command_line(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from contexture.agents.in_context import InContextAgent
-from contexture.agents.saved import holds_decisions, load_shipped_decisions, shipped_agents
+from contexture.agents.planning import agent_of
+from contexture.agents.saved import holds_decisions, load_decisions, load_shipped_decisions, shipped_agents
 from contexture.environments.choice import build_environment
 from contexture.errors import InputError
 from contexture.evaluation import compare as comparing
@@ -45,7 +46,7 @@ def load(name: str | Path) -> AnyLearner | Agent:
     if str(name) in shipped_agents():
         return InContextAgent.of(load_shipped_decisions(str(name)))
     if Path(name).is_dir() and holds_decisions(name):
-        return InContextAgent.load(name)
+        return agent_of(load_decisions(name))
     try:
         return load_named(name)
     except InputError as error:

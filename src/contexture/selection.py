@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from contexture.agents.in_context import InContextAgent
-from contexture.agents.saved import load_shipped_decisions, shipped_agents
+from contexture.agents.planning import agent_of
+from contexture.agents.saved import load_decisions, load_shipped_decisions, shipped_agents
 from contexture.discovery import build, find, registered
 from contexture.errors import InputError
 from contexture.learners.saved import load_learner, load_shipped, shipped
@@ -195,9 +196,12 @@ def _agent(environment: Environment, name: str) -> Agent:
     if name == TRANSFORMER:
         return InContextAgent.of(load_shipped_decisions(environment.card.name), environment)
     if Path(name).is_dir():
-        return InContextAgent.load(name, environment)
+        return agent_of(load_decisions(name), environment)
     known = registered("agents")
     if ".py:" not in name and name not in known:
         raise InputError(_unknown("agent", name, set(known)))
-    agent: Agent = find(name, "agents")(environment)
+    cls = find(name, "agents")
+    if "model" in inspect.signature(cls).parameters:
+        raise InputError(f"{name!r} names a kind of trained agent and no weights: give the folder of one")
+    agent: Agent = cls(environment)
     return agent

@@ -6,9 +6,10 @@
 Sequence models are trained on them (Laskin et al., 2022, arXiv:2210.14215). The same settings give the same histories.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -80,7 +81,13 @@ class HistorySet:
         return built
 
     def collect(self, *, best: bool = False) -> Trajectories:
-        """Let the source learn, and the random agent act, in every world; best: with best actions as targets."""
+        """Let the source learn, and the random agent act, in every world; best: with best actions as targets.
+
+        The last few sets are kept, as models that differ in what they are shown of a set are trained one after another.
+        """
+        return _collected(json.dumps(asdict(self), sort_keys=True), best)
+
+    def _collect(self, *, best: bool) -> Trajectories:
         spoiled = round(self.corrupted * self.repeats)
         parts = [
             self._play(agent, repeats, best)
@@ -121,3 +128,9 @@ class HistorySet:
 
     def _beside(self, rows: list[Tensor]) -> Tensor:
         return torch.cat([row.view(self.worlds, -1, *row.shape[1:]) for row in rows], 1).flatten(0, 1)
+
+
+@lru_cache(maxsize=6)
+def _collected(settings: str, best: bool) -> Trajectories:
+    """The histories of a set whose settings are written as JSON."""
+    return HistorySet(**json.loads(settings))._collect(best=best)

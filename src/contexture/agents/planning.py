@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from contexture.agents.base import require_family
-from contexture.agents.in_context import require_shape
+from contexture.agents.in_context import InContextAgent, require_shape
+from contexture.agents.saved import SavedDecisions
 from contexture.environments.darkroom import Darkroom
 from contexture.errors import InputError
 from contexture.models.backbone import BackboneConfig
@@ -111,3 +112,10 @@ class PlanningAgent:
             action = after.scores.argmax(1)
             brought = after.outcomes[torch.arange(len(action), device=seen.device), action]
         return (earned + brought[:, -1] * self.model.config.horizon).view(batch, num_actions)
+
+
+def agent_of(saved: SavedDecisions, environment: Environment | None = None) -> InContextAgent | PlanningAgent:
+    """The agent of a trained model: one that plans where the model foresees."""
+    if isinstance(saved.model, PlanningModel):
+        return PlanningAgent(environment or saved.environment, saved.model)
+    return InContextAgent.of(saved, environment)

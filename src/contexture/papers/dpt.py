@@ -22,13 +22,16 @@ from contexture.agents.random_agent import RandomAgent
 from contexture.agents.roll_out import roll_out
 from contexture.agents.thompson import Thompson
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
+from contexture.claims.rooms import OneEpisode, in_rooms
 from contexture.claims.run import Run
+from contexture.environments.darkroom import Darkroom
 from contexture.environments.gaussian_bandit import GaussianBandit
 from contexture.evaluation.posterior import counted, exactly, information, says
 from contexture.models.decisions import DecisionModel, DecisionState
 from contexture.protocols import Agent, Trajectories
 from contexture.tasks.decision_pretraining import DecisionPretraining
-from contexture.training.recipes import gaussian_bandit
+from contexture.training.config import TaskChoice
+from contexture.training.recipes import darkroom, gaussian_bandit
 
 PAPER = Paper(
     key="dpt",
@@ -36,12 +39,10 @@ PAPER = Paper(
     authors="Jonathan N. Lee, Annie Xie, Aldo Pacchiano, Yash Chandak, Chelsea Finn, Ofir Nachum, Emma Brunskill",
     year=2023,
     arxiv="2306.14892",
-    uses=("decision-pretraining", "softmax"),
+    uses=("decision-pretraining", "learning-histories", "softmax"),
     left_out={
         "it makes use of structure that its data's own algorithm does not know": "a second training run on linear "
         "bandits, from histories of Thompson sampling",
-        "it solves decision processes whose goals it was not trained on": "training on many grids with a goal, "
-        "which takes hours here",
     },
 )
 
@@ -289,4 +290,79 @@ def posterior_of_means(run: Run) -> Samples:
         parts = zip(torch.split(alike, 50), torch.split(alike * means, 50), strict=True)
         return torch.cat([agent.probabilities(n, s) for n, s in parts])
 
+<<<<<<< HEAD
     return informed(run, say, "means without their sureness")
+=======
+    return information(run, say, "means without their sureness")
+
+
+ROOM = Darkroom(size=5, horizon=10, goals="test")
+EPISODES = 8
+
+
+def trained_in_rooms(run: Run, seed: int) -> DecisionModel:
+    """A model that named best actions in rooms with other goals, after what the same behaviour did there."""
+    histories = {
+        "settings": {"size": ROOM.size, "horizon": ROOM.horizon, "goals": "train"},
+        "source": MixedPolicy.card.name,
+        "episodes": EPISODES,
+        "worlds": run.setting("rooms with histories", smoke=2, cpu=68),
+        "repeats": 10,
+        "draw": seed,
+    }
+    task = TaskChoice(name="learning-histories", settings={"histories": histories, "every": 1, "targets": "best"})
+    steps = run.setting("training steps", smoke=2, cpu=300)
+    recipe = replace(darkroom(seed=seed), task=task, steps=steps, evaluate_every=steps, checkpoint_every=steps)
+    (model,) = run.train([recipe])
+    assert isinstance(model, DecisionModel)
+    return model
+
+
+def late(run: Run, name: str, make: Any) -> Samples:
+    """The return of the last episode over what who knows the goal earns; no agent: who knows it."""
+
+    def one(seed: int) -> OneSeed:
+        drawn = {"worlds": run.setting("rooms", smoke=64, cpu=200), "episodes": EPISODES, "seed": seed}
+        chance = in_rooms(RandomAgent(ROOM), ROOM, **drawn)
+        agent, most = make(seed), chance["most"]
+        own = most.unsqueeze(1).expand(-1, EPISODES) if agent is None else in_rooms(agent, ROOM, **drawn)["returns"]
+        return OneSeed(
+            values=own[:, -1],
+            per=most,
+            errors=most - own[:, -1],
+            zero_errors=most - chance["returns"].mean(1),
+            curves={name: (range(1, EPISODES + 1), own.mean(0))},
+        )
+
+    return over_seeds(run, one)
+
+
+@claim(
+    "Trained in rooms with other goals, it finds goals that it never saw and comes back to them in later episodes.",
+    threshold=0.5,
+    direction="above",
+    kind="trained",
+    spread="seeds",
+    why="in the eighth episode it earns half of what who knows the goal would",
+    axes=Axes(x="episode in an unseen room", y="return of the episode"),
+    leaves_out="rooms of ten by ten cells with episodes of a hundred steps, as the paper has them",
+)
+def finds_goals(run: Run) -> Samples:
+    """Acting by the probabilities that the model gives, over eight episodes of ten steps."""
+    return late(run, "transformer", lambda seed: InContextAgent(ROOM, trained_in_rooms(run, seed)))
+
+
+@finds_goals.reference("who knows the goal from the start")
+def finds_goals_knowing(run: Run) -> Samples:
+    """The most that can be earned."""
+    return late(run, "knows the goal", lambda seed: None)
+
+
+@finds_goals.control(
+    "the same model with an empty memory in every episode does not",
+    incompetent="within one episode of ten steps there is little time to find a goal, and none to come back",
+)
+def finds_goals_forgetting(run: Run) -> Samples:
+    """What the weights alone know, and one episode."""
+    return late(run, "memory of one episode", lambda seed: OneEpisode(ROOM, trained_in_rooms(run, seed)))
+>>>>>>> histories

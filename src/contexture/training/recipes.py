@@ -72,7 +72,7 @@ def darkroom(*, seed: int = 0) -> TrainingConfig:
         gaussian_bandit(seed=seed),
         task=TaskChoice(name="learning-histories", settings=task),
         model=DecisionModelConfig(num_actions=5, num_features=2, backbone=backbone),
-        steps=2000,
+        steps=1000,
         batch=16,
         block=16,
         checkpoint_every=250,
