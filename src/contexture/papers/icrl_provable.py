@@ -582,7 +582,6 @@ def imitation(run: Run, imitators: Imitators, name: str) -> Samples:
     spread="seeds",
     why="nine tenths of what a history tells about the expert's choice, in nats, are kept",
     axes=Axes(x="pulls", y="share of the information lost", rule=True),
-    leaves_out="how the error grows with the model's capacity",
 )
 def imitates(run: Run) -> Samples:
     """Transformers of two layers, trained on histories of Thompson sampling."""
@@ -624,14 +623,18 @@ def mismatch(run: Run, imitators: Imitators, acting: str, names: tuple[str, str]
 
 
 @claim(
-    "The error grows with the mismatch between who acts and whose histories were learned from: in the hands of "
-    "Thompson sampling, less is lost by who learned from its histories than from random pulls.",
+    "The error grows with mismatch: where Thompson sampling acts, less is lost by who learned from its histories than "
+    "by who learned from random pulls.",
     threshold=0.8,
     direction="below",
     kind="trained",
     spread="seeds",
     why="nats lost over those lost after learning from random pulls: a fifth less, with the same steps and sizes",
     axes=Axes(x="pulls", y="share of the information lost"),
+    leaves_out="how the error grows with the model's capacity",
+    expected="undecided",
+    tried="of one seed, 300 steps came to 0.41 and 500 steps to 0.51; from seed to seed the loss of who learned from "
+    "random pulls doubles, and it is the larger one only after some fifteen pulls",
 )
 def divergence(run: Run) -> Samples:
     """Both on histories of Thompson sampling."""
@@ -648,4 +651,4 @@ def divergence_exactly(run: Run) -> Samples:
 @divergence.control("where pulls are random, it is the other way round")
 def divergence_elsewhere(run: Run) -> Samples:
     """The same two, on histories of random pulls."""
-    return mismatch(run, Imitators.trained(run, MATCHED), OTHER, ("on random pulls", ""))
+    return mismatch(run, Imitators.trained(run, MATCHED), OTHER, ("learned from its histories, on random pulls", ""))
