@@ -37,7 +37,6 @@ PAPER = Paper(
     },
 )
 
-MAZE = TMaze(length=5, horizon=16)
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 GUESSED, LEARNED = 0.5, 0.75
 """The success of who walks and guesses, and what a run has to reach: below it in the end has failed."""
@@ -45,15 +44,22 @@ PLAIN, REORDERED, GATED = "post-norm", "sum", "gru"
 NAMES = {PLAIN: "plain", REORDERED: "reordered", GATED: "gated"}
 
 
+def maze(run: Run) -> TMaze:
+    """The environment."""
+    length, horizon = run.setting("corridor and steps", smoke=(1, 6), cpu=(5, 16))
+    return TMaze(length=length, horizon=horizon)
+
+
 def curves(run: Run, residual: str) -> Mapping[str, Tensor]:
     """The share of worlds in which each run succeeded, update by update: of each seed [rates, updates]."""
     updates = run.setting("updates", smoke=2, cpu=200)
-    worlds = run.setting("worlds", smoke=4, cpu=24)
+    worlds = run.setting("worlds", smoke=16, cpu=24)
     depth = run.setting("depth", smoke=2, cpu=6)
+    acted = maze(run)
     backbone = BackboneConfig(
         pattern=f"softmax*{depth}", width=32, num_heads=4, feed_forward="relu", expansion=2.0, residual=residual
     )  # type: ignore[arg-type]
-    shape = DecisionModelConfig(num_actions=MAZE.num_actions, num_features=MAZE.num_features, backbone=backbone)
+    shape = DecisionModelConfig(num_actions=acted.num_actions, num_features=acted.num_features, backbone=backbone)
     configs = [
         ActorCriticConfig(model=shape, optimiser=OptimiserConfig(rate=rate), worlds=worlds, seed=seed)
         for seed in run.seeds
@@ -61,22 +67,22 @@ def curves(run: Run, residual: str) -> Mapping[str, Tensor]:
     ]
 
     def make() -> Mapping[str, Tensor]:
-        trainer = ActorCriticTrainer(MAZE, configs)
+        trainer = ActorCriticTrainer(acted, configs)
         success = torch.stack([trainer.step(update).mean(1) for update in range(updates)], 1)
         return {str(seed): part for seed, part in zip(run.seeds, success.split(len(RATES)), strict=True)}
 
     asked = {"gtrxl": residual, "depth": depth, "updates": updates, "worlds": worlds, "seeds": list(run.seeds)}
-    return run.kept({**asked, "rates": list(RATES), "maze": [MAZE.length, MAZE.horizon]}, make)
+    return run.kept({**asked, "rates": list(RATES), "maze": [acted.length, acted.horizon]}, make)
 
 
 def remembering(run: Run, seed: int) -> Tensor:
     """The success of who walks to the end and turns as the cue said, in place of the runs' [rates, updates]."""
-    updates, worlds = run.setting("updates", smoke=2, cpu=200), run.setting("worlds", smoke=4, cpu=24)
-    world = MAZE.begin(worlds, generator=run.generator(seed, "by hand"))
-    turn, earned = UP + (MAZE.observation(world)[:, 0] < 0).long(), torch.zeros(worlds)
-    for step in range(MAZE.length + 1):
-        action = turn if step == MAZE.length else torch.full_like(turn, FORWARD)
-        outcome, world = MAZE.step(world, action, generator=run.generator(seed))
+    updates, acted = run.setting("updates", smoke=2, cpu=200), maze(run)
+    world = acted.begin(24, generator=run.generator(seed, "by hand"))
+    turn, earned = UP + (acted.observation(world)[:, 0] < 0).long(), torch.zeros(24)
+    for step in range(acted.length + 1):
+        action = turn if step == acted.length else torch.full_like(turn, FORWARD)
+        outcome, world = acted.step(world, action, generator=run.generator(seed))
         earned += outcome.reward
     return earned.mean().expand(len(RATES), updates)
 
@@ -99,16 +105,18 @@ def by_rate(residual: str | None, success: Tensor) -> dict[str, tuple[tuple[floa
     return {NAMES[residual]: (RATES, final(success))} if residual else {}
 
 
-def outcomes(run: Run, residual: str | None, *, failed: bool) -> Samples:
-    """Final successes of every seed and rate, or whether the run failed."""
+def outcomes(run: Run, residual: str | None, *, worst: bool = False) -> Samples:
+    """Each seed's success in the end, as the mean over learning rates or at the worst of them."""
     found = each_seed(run, residual)
 
     def one(seed: int) -> OneSeed:
         ends = final(found[seed])
+        reached = (ends.amin() if worst else ends.mean()).unsqueeze(0)
+        missed = (1 - ends).mean().unsqueeze(0)
         return OneSeed(
-            values=(ends < LEARNED).double() if failed else ends,
-            errors=1 - ends,
-            zero_errors=torch.full_like(ends, GUESSED),
+            values=reached,
+            errors=missed,
+            zero_errors=torch.full_like(missed, GUESSED),
             curves=by_rate(residual, found[seed]),
         )
 
@@ -131,45 +139,45 @@ BY_RATE = Axes(x="learning rate", y="success in the end", log_x=True)
 )
 def reordered(run: Run) -> Samples:
     """Norms before the steps, sums as they are."""
-    return outcomes(run, REORDERED, failed=False)
+    return outcomes(run, REORDERED)
 
 
 @reordered.reference("who walks and turns as the cue said")
 def reordered_reference(run: Run) -> Samples:
     """Certain success."""
-    return outcomes(run, None, failed=False)
+    return outcomes(run, None)
 
 
 @reordered.control("with norms behind the sums it does not")
 def reordered_plain(run: Run) -> Samples:
     """The same layers, joined as in the plain transformer."""
-    return outcomes(run, PLAIN, failed=False)
+    return outcomes(run, PLAIN)
 
 
 @claim(
-    "With GRU gates it is stable: hardly any run fails, whatever the learning rate and the seed.",
-    threshold=0.15,
-    direction="below",
+    "With GRU gates it is stable: it remembers the cue at the worst of the learning rates as well.",
+    threshold=LEARNED,
+    direction="above",
     kind="trained",
     spread="seeds",
-    why="at most one run in seven: of twelve runs none fails, or one does",
+    why="half way between guessing and certainty: a run that succeeds more seldom in the end has failed",
     axes=BY_RATE,
 )
 def stable(run: Run) -> Samples:
-    """The share of runs that succeed less than three times in four in the end."""
-    return outcomes(run, GATED, failed=True)
+    """The success at the worst of four rates, from 0.001 to 0.03."""
+    return outcomes(run, GATED, worst=True)
 
 
 @stable.reference("who walks and turns as the cue said")
 def stable_reference(run: Run) -> Samples:
-    """No failure."""
-    return outcomes(run, None, failed=True)
+    """Certain success."""
+    return outcomes(run, None, worst=True)
 
 
 @stable.control("the plain transformer fails at the larger rates")
 def stable_plain(run: Run) -> Samples:
     """The same layers with norms behind the sums."""
-    return outcomes(run, PLAIN, failed=True)
+    return outcomes(run, PLAIN, worst=True)
 
 
 def speed(run: Run, residual: str | None) -> Samples:
