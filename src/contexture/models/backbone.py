@@ -32,6 +32,8 @@ from contexture.models import pattern as patterns
 from contexture.models.pattern import Layer, layers
 from contexture.ops.segments import positions as positions_of
 
+Residual = Literal["pre-norm", "post-norm", "sum", "input", "output", "highway", "sigmoid-tanh", "gru"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
@@ -51,7 +53,7 @@ class BackboneConfig:
     feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
-    residual: Literal["pre-norm", "post-norm", "sum", "input", "output", "highway", "sigmoid-tanh", "gru"] = "pre-norm"
+    residual: Residual = "pre-norm"
     positions: Literal["none", "learned"] = "none"
     max_length: int = 256
 
@@ -107,18 +109,19 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
         steps.append(MixerStep(NORMS[config.norm](width, device=generator.device), mixer))
     match steps:
         case [MixerStep() as first, FeedForwardStep() as second]:
-            return _usual(first, second, config.residual, generator=generator)
+            return _usual(first, second, config.residual, width, generator=generator)
         case _ if config.residual == "pre-norm":
             return StepsBlock(steps)
         case _:
             raise InputError(f"residual {config.residual!r} needs layers of one mixer and one feed-forward network")
 
 
-def _usual(first: MixerStep, second: FeedForwardStep, residual: str, *, generator: torch.Generator) -> Block:
+def _usual(
+    first: MixerStep, second: FeedForwardStep, residual: Residual, width: int, *, generator: torch.Generator
+) -> Block:
     """A mixer and a feed-forward network, joined as the backbone's configuration says."""
     mixer, feed_forward, norms = first.mixer, second.feed_forward, (first.norm, second.norm)
     if residual in GATES:
-        width = first.norm.width
         gates = (GATES[residual](width, generator=generator), GATES[residual](width, generator=generator))
         return GatedBlock(mixer=mixer, feed_forward=feed_forward, norms=norms, gates=gates)
     kind = PostNormBlock if residual == "post-norm" else ResidualBlock

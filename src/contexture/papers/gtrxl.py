@@ -17,7 +17,7 @@ from contexture.blocks.gates import GATES
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.environments.t_maze import FORWARD, UP, TMaze
-from contexture.models.backbone import BackboneConfig
+from contexture.models.backbone import BackboneConfig, Residual
 from contexture.models.decisions import DecisionModelConfig
 from contexture.tasks.draws import normal
 from contexture.training.actor_critic import ActorCriticConfig, ActorCriticTrainer
@@ -40,7 +40,9 @@ PAPER = Paper(
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 GUESSED, LEARNED = 0.5, 0.75
 """The success of who walks and guesses, and what a run has to reach: below it in the end has failed."""
-PLAIN, REORDERED, GATED = "post-norm", "sum", "gru"
+PLAIN: Residual = "post-norm"
+REORDERED: Residual = "sum"
+GATED: Residual = "gru"
 NAMES = {PLAIN: "plain", REORDERED: "reordered", GATED: "gated"}
 
 
@@ -50,7 +52,7 @@ def maze(run: Run) -> TMaze:
     return TMaze(length=length, horizon=horizon)
 
 
-def curves(run: Run, residual: str) -> Mapping[str, Tensor]:
+def curves(run: Run, residual: Residual) -> Mapping[str, Tensor]:
     """The share of worlds in which each run succeeded, update by update: of each seed [rates, updates]."""
     updates = run.setting("updates", smoke=2, cpu=200)
     worlds = run.setting("worlds", smoke=16, cpu=24)
@@ -58,7 +60,7 @@ def curves(run: Run, residual: str) -> Mapping[str, Tensor]:
     acted = maze(run)
     backbone = BackboneConfig(
         pattern=f"softmax*{depth}", width=32, num_heads=4, feed_forward="relu", expansion=2.0, residual=residual
-    )  # type: ignore[arg-type]
+    )
     shape = DecisionModelConfig(num_actions=acted.num_actions, num_features=acted.num_features, backbone=backbone)
     configs = [
         ActorCriticConfig(model=shape, optimiser=OptimiserConfig(rate=rate), worlds=worlds, seed=seed)
@@ -69,7 +71,7 @@ def curves(run: Run, residual: str) -> Mapping[str, Tensor]:
     def make() -> Mapping[str, Tensor]:
         trainer = ActorCriticTrainer(acted, configs)
         success = torch.stack([trainer.step(update).mean(1) for update in range(updates)], 1)
-        return {str(seed): part for seed, part in zip(run.seeds, success.split(len(RATES)), strict=True)}
+        return {str(seed): part for seed, part in zip(run.seeds, torch.split(success, len(RATES)), strict=True)}
 
     asked = {"gtrxl": residual, "depth": depth, "updates": updates, "worlds": worlds, "seeds": list(run.seeds)}
     return run.kept({**asked, "rates": list(RATES), "maze": [acted.length, acted.horizon]}, make)
@@ -92,7 +94,7 @@ def final(success: Tensor) -> Tensor:
     return success[:, -max(1, success.shape[1] // 5) :].double().mean(1)
 
 
-def each_seed(run: Run, residual: str | None) -> Mapping[int, Tensor]:
+def each_seed(run: Run, residual: Residual | None) -> Mapping[int, Tensor]:
     """[rates, updates] of every seed; without a way to join, of who remembers."""
     if residual is None:
         return {seed: remembering(run, seed) for seed in run.seeds}
@@ -100,12 +102,12 @@ def each_seed(run: Run, residual: str | None) -> Mapping[int, Tensor]:
     return {seed: found[str(seed)] for seed in run.seeds}
 
 
-def by_rate(residual: str | None, success: Tensor) -> dict[str, tuple[tuple[float, ...], Tensor]]:
+def by_rate(residual: Residual | None, success: Tensor) -> dict[str, tuple[tuple[float, ...], Tensor]]:
     """A line over learning rates."""
     return {NAMES[residual]: (RATES, final(success))} if residual else {}
 
 
-def outcomes(run: Run, residual: str | None, *, worst: bool = False) -> Samples:
+def outcomes(run: Run, residual: Residual | None, *, worst: bool = False) -> Samples:
     """Each seed's success in the end, as the mean over learning rates or at the worst of them."""
     found = each_seed(run, residual)
 
@@ -180,7 +182,7 @@ def stable_plain(run: Run) -> Samples:
     return outcomes(run, PLAIN, worst=True)
 
 
-def speed(run: Run, residual: str | None) -> Samples:
+def speed(run: Run, residual: Residual | None) -> Samples:
     """The worlds that are failed while training, at the best rate of each way and seed, per those of the plain one."""
     found, plain = each_seed(run, residual), each_seed(run, PLAIN)
 
