@@ -36,6 +36,7 @@ from contexture.models.pattern import Layer, layers
 from contexture.ops.segments import positions as positions_of
 
 NORM_PLACES = ("pre-norm", "post-norm", "hybrid-norm")
+Residual = Literal["pre-norm", "post-norm", "hybrid-norm", "sum", "input", "output", "highway", "sigmoid-tanh", "gru"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,7 @@ class BackboneConfig:
     feed_forward: Literal["gelu", "relu", "swiglu"] = "gelu"
     expansion: float = 4.0
     norm: Literal["layer", "rms"] = "layer"
-    residual: Literal[
-        "pre-norm", "post-norm", "hybrid-norm", "sum", "input", "output", "highway", "sigmoid-tanh", "gru"
-    ] = "pre-norm"
+    residual: Residual = "pre-norm"
     maps: Literal["plain", "spectral"] = "plain"
     positions: Literal["none", "learned"] = "none"
     max_length: int = 256
@@ -119,7 +118,7 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
         steps.append(MixerStep(NORMS[config.norm](width, device=generator.device), mixer))
     match steps:
         case [MixerStep() as first, FeedForwardStep() as second]:
-            return _usual(first, second, config.residual, generator=generator)
+            return _usual(first, second, config.residual, width, generator=generator)
         case _ if config.residual == "pre-norm":
             return StepsBlock(steps)
         case _:
@@ -129,7 +128,9 @@ def _block(layer: Layer, config: BackboneConfig, width: int, *, generator: torch
             )
 
 
-def _usual(first: MixerStep, second: FeedForwardStep, residual: str, *, generator: torch.Generator) -> Block:
+def _usual(
+    first: MixerStep, second: FeedForwardStep, residual: Residual, width: int, *, generator: torch.Generator
+) -> Block:
     """A mixer and a feed-forward network, joined as the backbone's configuration says."""
     mixer, feed_forward, norms = first.mixer, second.feed_forward, (first.norm, second.norm)
     match residual:
@@ -140,7 +141,6 @@ def _usual(first: MixerStep, second: FeedForwardStep, residual: str, *, generato
         case "hybrid-norm":
             return HybridNormBlock(mixer=mixer, feed_forward=feed_forward, norm=second.norm)
         case gate:
-            width = first.norm.width
             gates = (GATES[gate](width, generator=generator), GATES[gate](width, generator=generator))
             return GatedBlock(mixer=mixer, feed_forward=feed_forward, norms=norms, gates=gates)
 

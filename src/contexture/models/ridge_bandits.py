@@ -234,5 +234,5 @@ def fractions(count: int, *, least: float, largest: float) -> list[tuple[float, 
 def root_error(count: int, *, least: float, largest: float) -> float:
     """The most by which `count` fractions miss the root, relative."""
     quarter = (largest / least) ** 0.25
-    power = ((quarter - 1) / (quarter + 1)) ** (2 * count)
+    power: float = ((quarter - 1) / (quarter + 1)) ** (2 * count)
     return 2 * power / (1 + power)

@@ -290,10 +290,7 @@ def posterior_of_means(run: Run) -> Samples:
         parts = zip(torch.split(alike, 50), torch.split(alike * means, 50), strict=True)
         return torch.cat([agent.probabilities(n, s) for n, s in parts])
 
-<<<<<<< HEAD
     return informed(run, say, "means without their sureness")
-=======
-    return information(run, say, "means without their sureness")
 
 
 ROOM = Darkroom(size=5, horizon=10, goals="test")
@@ -365,4 +362,3 @@ def finds_goals_knowing(run: Run) -> Samples:
 def finds_goals_forgetting(run: Run) -> Samples:
     """What the weights alone know, and one episode."""
     return late(run, "memory of one episode", lambda seed: OneEpisode(ROOM, trained_in_rooms(run, seed)))
->>>>>>> histories

@@ -80,7 +80,7 @@ def bandit(seed: int, num_arms: int = ARMS) -> LinearBandit:
     return LinearBandit(dim=DIM, num_arms=num_arms, arms_seed=seed)
 
 
-def pulled(agent: LinearAgent, *, worlds: int, pulls: int, seed: int) -> tuple[Pulled, list[LinearBelief]]:
+def pulled(agent: LinUCB | LinearThompson, *, worlds: int, pulls: int, seed: int) -> tuple[Pulled, list[LinearBelief]]:
     """What an agent does by itself, and what it believes before every pull and after the last."""
     played = roll_out(agent, agent.environment, worlds=worlds, steps=pulls + 1, seed=seed)
     arms = agent.environment.arms.double()
@@ -116,7 +116,8 @@ def bounds(run: Run, say: Callable[[LinUCB, Pulled, int, list[int]], list[Tensor
         known, believed = pulled(agent, worlds=worlds, pulls=pulls, seed=seed)
         moments = [pulls // 8, pulls // 4, pulls // 2, pulls]
         wanted = torch.cat([agent.bounds(believed[moment]) for moment in moments])
-        told = Pulled(*(torch.cat([getattr(known.first(n), part) for n in moments]) for part in "xr"), known.arms)
+        parts = [known.first(moment) for moment in moments]
+        told = Pulled(torch.cat([part.x for part in parts]), torch.cat([part.r for part in parts]), known.arms)
         said = say(agent, told, pulls, counts)
         worst = torch.stack([relative(one, wanted).view(len(moments), -1).amax(0) for one in said])
         squares = [part.square().mean(1).view(len(moments), -1).mean(0) for part in (said[-1] - wanted, wanted)]
@@ -460,8 +461,8 @@ def by_running_sums(played: Trajectories) -> Tensor:
         often = tries.clamp(min=1)
         hoped = sums / often + (model @ later.unsqueeze(-1)).squeeze(-1) + UCBVI(PROCESS).width * often.rsqrt()
         found.append(torch.where(tries > 0, hoped.clamp(max=left), float(left)))
-        later = found[-1].unflatten(-1, (s, a)).amax(-1)
-    return torch.stack(found[::-1], 2).unflatten(-1, (s, a))
+        later = torch.unflatten(found[-1], -1, (s, a)).amax(-1)
+    return torch.unflatten(torch.stack(found[::-1], 2), -1, (s, a))
 
 
 @claim(
@@ -582,7 +583,6 @@ def imitation(run: Run, imitators: Imitators, name: str) -> Samples:
     spread="seeds",
     why="nine tenths of what a history tells about the expert's choice, in nats, are kept",
     axes=Axes(x="pulls", y="share of the information lost", rule=True),
-    leaves_out="how the error grows with the model's capacity",
 )
 def imitates(run: Run) -> Samples:
     """Transformers of two layers, trained on histories of Thompson sampling."""
@@ -624,14 +624,18 @@ def mismatch(run: Run, imitators: Imitators, acting: str, names: tuple[str, str]
 
 
 @claim(
-    "The error grows with the mismatch between who acts and whose histories were learned from: in the hands of "
-    "Thompson sampling, less is lost by who learned from its histories than from random pulls.",
+    "The error grows with mismatch: where Thompson sampling acts, less is lost by who learned from its histories than "
+    "by who learned from random pulls.",
     threshold=0.8,
     direction="below",
     kind="trained",
     spread="seeds",
     why="nats lost over those lost after learning from random pulls: a fifth less, with the same steps and sizes",
     axes=Axes(x="pulls", y="share of the information lost"),
+    leaves_out="how the error grows with the model's capacity",
+    expected="undecided",
+    tried="of one seed, 300 steps came to 0.41 and 500 steps to 0.51; from seed to seed the loss of who learned from "
+    "random pulls doubles, and it is the larger one only after some fifteen pulls",
 )
 def divergence(run: Run) -> Samples:
     """Both on histories of Thompson sampling."""
@@ -648,4 +652,4 @@ def divergence_exactly(run: Run) -> Samples:
 @divergence.control("where pulls are random, it is the other way round")
 def divergence_elsewhere(run: Run) -> Samples:
     """The same two, on histories of random pulls."""
-    return mismatch(run, Imitators.trained(run, MATCHED), OTHER, ("on random pulls", ""))
+    return mismatch(run, Imitators.trained(run, MATCHED), OTHER, ("learned from its histories, on random pulls", ""))
