@@ -15,7 +15,7 @@ Two features, twelve examples, three layers: sizes and noise levels are ours.
 Shapes: x [episodes, time, features]; y, m, v [episodes, time].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -292,7 +292,7 @@ LARGER = 4.0
 ALONG = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 
-def by_scale(run: Run, who: dict[str, Sequence[Says]], *, what: str) -> dict[str, Curve]:
+def by_scale(run: Run, who: Mapping[str, Sequence[Says]], *, what: str) -> dict[str, Curve]:
     """Losses against the Bayesian of the scale at hand, by the scale of weights or inputs."""
     drawn = run.setting("scales drawn", smoke=(LARGER,), cpu=ALONG)
 
