@@ -2,14 +2,16 @@
 
 import torch
 
+from contexture.claims.beside import excess, gap, said_by
 from contexture.claims.outputs import apart
 from contexture.claims.recall import hits, recalled, train_recall
 from contexture.claims.run import Run
 from contexture.claims.stacks import ahead, backbone, kept, oracles, settings, stack
 from contexture.claims.tiny_tables import green, two_sides
 from contexture.learners.classical.nearest_neighbour import NearestNeighbour
+from contexture.learners.classical.ols import OLS
 from contexture.learners.recall import InductionHead
-from contexture.protocols import Tokens
+from contexture.protocols import Pairs, Schema, Tokens
 from contexture.tasks.copying import Copying
 from contexture.tasks.mqar import MQAR
 
@@ -94,3 +96,28 @@ def test_the_nearest_example_of_two_sides_names_the_side() -> None:
     assert x.shape == (2, 6)
     said = green(NearestNeighbour(), x, y, torch.tensor([-1.0, 1.0]).double())
     assert said.tolist() == [[0.0, 1.0], [0.0, 1.0]]
+
+
+def test_predictors_are_measured_beside_the_best_from_the_first_example_on() -> None:
+    y = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
+    drawn = Pairs(x=y.unsqueeze(-1), y=y, schema=Schema.numeric(1))
+    ours, best = lambda pairs: 0 * pairs.y, lambda pairs: pairs.y - torch.tensor([9.0, 1.0, 2.0])
+    far = gap(Run(), lambda _: drawn, [ours], best, name="far")
+    # The best says 1 and 2 of the last two: squares of 2.5 on average, all of which is the zero predictor's distance.
+    assert far.values.tolist() == [[2.5]] * 3
+    assert far.per is not None
+    assert far.per.tolist() == [[2.5]] * 3
+    torch.testing.assert_close(far.curves["far"].y[0], torch.tensor([1.0, 4.0]).double() / 2.5)
+    costly = excess(Run(), lambda _: drawn, [ours], best, name="costly")
+    # Errors of 4 and 16 over those of 1 and 4.
+    assert costly.values.tolist() == [[10.0]] * 3
+    assert costly.curves["costly"].x == (1.0, 2.0)
+    assert costly.curves["costly"].y[0].tolist() == [4.0, 4.0]
+
+
+def test_every_seed_has_a_predictor_of_its_own() -> None:
+    drawn = Pairs(x=torch.ones(1, 2, 1), y=torch.ones(1, 2), schema=Schema.numeric(1))
+    each = [lambda pairs, k=k: k * pairs.y for k in range(3)]
+    samples = gap(Run(), lambda _: drawn, each, lambda pairs: pairs.y)
+    assert samples.values.flatten().tolist() == [1.0, 0.0, 1.0]
+    assert said_by(OLS())(drawn).shape == (1, 2)

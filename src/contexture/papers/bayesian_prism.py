@@ -218,7 +218,7 @@ def energies(learner: Learner, drawn: Pairs, shown: int) -> Tensor:
     """a_n^2 + b_n^2 of what a learner takes the function for, over a period."""
     grid = torch.linspace(-math.pi, math.pi, GRID + 1, dtype=torch.float64)[:-1].unsqueeze(-1)
     said = learner.predict(drawn.prefix(shown), grid.expand(drawn.batch, -1, -1)).value
-    found = torch.linalg.lstsq(columns(grid), said.mT).solution.mT
+    found: Tensor = torch.linalg.lstsq(columns(grid), said.mT).solution.mT
     return found[:, 1:3].square() + found[:, 3:5].square()
 
 

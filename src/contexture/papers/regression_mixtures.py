@@ -206,7 +206,7 @@ def implied(run: Run, predictors: Sequence[Predictor], name: str) -> Samples:
     why="after three examples of six features, where ridge regression's weights are half of the square away",
     kind="trained",
     spread="seeds",
-    axes=Axes(x="examples seen", y="squared distance from the averaged weights, relative", log_y=True, rule=True),
+    axes=Axes(x="examples seen", y="squared distance of weights, relative", log_y=True, rule=True),
 )
 def near_optimum(run: Run) -> Samples:
     """Twenty-four fresh queries after three examples."""
@@ -288,7 +288,10 @@ def by_prompts(run: Run, counts: Sequence[int], *, fitted: bool = False) -> Samp
     why="the same as for fresh prompts, of which it sees 64,000: half of ridge regression's error",
     kind="trained",
     spread="seeds",
-    axes=Axes(x="prompts in training", y="squared error over the optimum's", log_x=True, rule=True),
+    axes=Axes(x="prompts in training", y="squared error over the optimum's", log_x=True, log_y=True, rule=True),
+    expected="not-held",
+    tried="as many steps with fresh prompts come to 1.26 times the least error: the rest is the price of no more "
+    "than 4,096, and with 256 it is 5.3 times the least error",
     leaves_out="methods made for mixtures need fewer still: expectation maximisation, told how many components there "
     "are and how much noise, is drawn beside it",
 )
@@ -329,7 +332,8 @@ def shifted(run: Run, said: Sequence[Said], *, scale: float = 1.0, moved: float 
         def errors(shift: float) -> tuple[Tensor, Tensor, Tensor]:
             drawn = draw(seed, shift)
             parts = (predict(drawn), RIDGE(drawn), torch.zeros_like(drawn.y))
-            return tuple((part - drawn.y).square()[:, 1:].mean(1) for part in parts)
+            ours, ridge, zero = ((part - drawn.y).square()[:, 1:].mean(1) for part in parts)
+            return ours, ridge, zero
 
         ours, ridge, zero = errors(along[0])
         ratios = {shift: a.mean() / b.mean() for shift, (a, b, _) in ((s, errors(s)) for s in sorted(set(along)))}

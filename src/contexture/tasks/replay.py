@@ -6,7 +6,7 @@ Training on a pool of prompts is how sample efficiency is measured: Pathak, Sen,
 optimally learn regression mixture models", arXiv:2311.08362.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar
@@ -22,8 +22,9 @@ from contexture.tasks.named import as_task
 
 
 @cache
-def pool(task: Task, num_episodes: int, seed: int) -> Pairs:
+def pool(task: Hashable, num_episodes: int, seed: int) -> Pairs:
     """The episodes: the same for the same task, number and seed."""
+    assert isinstance(task, Task)
     drawn = task.sample(num_episodes, generator=derived(seed, "replay", num_episodes))
     assert isinstance(drawn, Pairs)
     return drawn
@@ -58,6 +59,7 @@ class Replay:
     @property
     def pool(self) -> Pairs:
         """All episodes."""
+        assert isinstance(self.task, Hashable)
         return pool(self.task, self.num_episodes, self.seed)
 
     @property
