@@ -243,11 +243,11 @@ def test_replay_streams_run_on_and_start_elsewhere() -> None:
     config = small(replay=1, stretch=3, memory=40)
     past = Past(config)
     pair = [Pair(np.zeros(1), np.zeros(1, dtype=bool), float(n), 0) for n in range(60)]
-    assert past.replayed(generator=generator(0)) == ([], [])
+    assert past.replayed(0, generator=generator(0)) == ([], [])
     past.add(pair[:40])
     source, starts, seen = generator(1), [], []
     for _ in range(7):
-        (row,), started = past.replayed(generator=source)
+        (row,), started = past.replayed(0, generator=source)
         starts.append(bool(started))
         seen.append([int(one.y) for one in row])
     for before, after, started in zip(seen, seen[1:], starts[1:], strict=False):
