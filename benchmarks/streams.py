@@ -3,9 +3,9 @@
     python benchmarks/streams.py --elec2 elec.csv [--only phishing bananas] [--output results/streams.json]
 
 Streams: permuted digits, a new permutation every 500 images; the price of electricity in New South Wales going up or
-down (elec2, 45,312 half hours; its file is not in this repository); and five streams that come with river. Every learner
-is asked for each target before it is told, with one thread; seconds are of processor time. Each score is kept in
-`--run-dir`, so that the run can be stopped and goes on.
+down (elec2, 45,312 half hours; its file is not in this repository); and five streams that come with river. Every
+learner is asked for each target before it is told, with one thread; seconds are of processor time. Each score is kept
+in `--run-dir`, so that the run can be stopped and goes on.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from contexture.evaluation.streams import OURS, StreamComparison, our_settings
 from contexture.reports.stream_figures import figure, markdown
 from contexture.reports.svg import standalone
 from contexture.store.results import write_result
-from contexture.tasks.streams import Stream, known_streams, named_stream, table_stream
 from contexture.tables import read_dataset
+from contexture.tasks.streams import Stream, known_streams, named_stream, table_stream
 
 ELEC2 = "elec2"
 

@@ -156,7 +156,13 @@ class StreamModel(nn.Module):
         label = self.told.weight[:, target].clone() if self.config.num_classes else self.told.weight[target].clone()
         heads = self.backbone.get_submodule("blocks.0.mixer.heads")
         assert isinstance(heads, PositionedHeads)
-        for weight in (self.ask.weight, self.recall.weight, self.told.weight, heads.projection.weight, heads.output.weight):
+        for weight in (
+            self.ask.weight,
+            self.recall.weight,
+            self.told.weight,
+            heads.projection.weight,
+            heads.output.weight,
+        ):
             weight *= NOISE
         self.ask.weight[asked] = self.recall.weight[recalled] = kernel
         if self.config.num_classes:

@@ -1,8 +1,8 @@
-"""Pairs one after another, whose meaning may change on the way: tables in their order, river's streams, permuted digits.
+"""Pairs in their order, whose meaning may change on the way: tables, river's streams, permuted digits.
 
 Permuted digits (after the permuted streams of Kirkpatrick et al., 2017, arXiv:1612.00796, with the labels in place of
-the pixels): handwritten digits come in a random order, and every 500 of them the ten labels trade places at random. What
-was learned of images stays true; what their classes are called does not.
+the pixels): handwritten digits come in a random order, and every 500 of them the ten labels trade places at random.
+What was learned of images stays true; what their classes are called does not.
 """
 
 import hashlib
@@ -102,9 +102,9 @@ def permuted_digits(*, num_pairs: int = 10_000, every: int = 500, seed: int = 0)
     passes = [torch.randperm(count, generator=source) for _ in range(-(-num_pairs // count))]
     order = torch.cat(passes)[:num_pairs].tolist()
     labels = sorted(set(plain.targets))
-    drifts, names, targets = tuple(range(every, num_pairs, every)), list(labels), []
+    names, targets = list(labels), []
     for place, index in enumerate(order):
-        if place in drifts:
+        if place and place % every == 0:
             names = [labels[code] for code in torch.randperm(len(labels), generator=source).tolist()]
         targets.append(names[labels.index(plain.targets[index])])
     return Stream(
@@ -113,7 +113,7 @@ def permuted_digits(*, num_pairs: int = 10_000, every: int = 500, seed: int = 0)
         kind="classification",
         rows=tuple(plain.rows[index] for index in order),
         targets=tuple(targets),
-        drifts=drifts,
+        drifts=tuple(range(every, num_pairs, every)),
     )
 
 
