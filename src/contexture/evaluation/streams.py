@@ -116,9 +116,13 @@ def river_rivals(target: str, *, seed: int = 0) -> dict[str, Callable[[], Rival]
     except ImportError as error:
         raise InputError("river is not installed: python -m pip install 'contexture[river]'") from error
 
-    def scaled() -> Rival:
+    def coded(numeric: Rival) -> Rival:
+        """Texts as one number for each value, beside the numbers."""
         texts = compose.SelectType(str) | preprocessing.OneHotEncoder()
-        return (compose.SelectType(numbers.Number) | preprocessing.StandardScaler()) + texts
+        return (compose.SelectType(numbers.Number) | numeric) + texts
+
+    def scaled() -> Rival:
+        return coded(preprocessing.StandardScaler())
 
     if target == "regression":
         return {
@@ -128,7 +132,7 @@ def river_rivals(target: str, *, seed: int = 0) -> dict[str, Callable[[], Rival]
         }
     return {
         "logistic regression": lambda: scaled() | multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
-        "naive bayes": naive_bayes.GaussianNB,
+        "naive bayes": lambda: coded(compose.FuncTransformer(dict)) | naive_bayes.GaussianNB(),
         "hoeffding tree": tree.HoeffdingTreeClassifier,
         "adaptive random forest": lambda: forest.ARFClassifier(seed=seed),
     }
