@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import torch
 
 from contexture.cli import main
 from contexture.errors import CheckpointError, InputError
-from contexture.evaluation.streams import Persistence, score_rival
+from contexture.evaluation.streams import Persistence, river_rivals, score_rival
 from contexture.models.state import state_bytes
 from contexture.models.stream import StreamModel, StreamModelConfig, log_chances
 from contexture.randomness import generator
 from contexture.store.checkpoint import write_checkpoint
+from contexture.tasks.streams import named_stream, permuted_digits
 from contexture.training.streams.config import StreamConfig
 from contexture.training.streams.learner import StreamLearner
 from contexture.training.streams.past import Past
@@ -243,11 +245,11 @@ def test_replay_streams_run_on_and_start_elsewhere() -> None:
     config = small(replay=1, stretch=3, memory=40)
     past = Past(config)
     pair = [Pair(np.zeros(1), np.zeros(1, dtype=bool), float(n), 0) for n in range(60)]
-    assert past.replayed(generator=generator(0)) == ([], [])
+    assert past.replayed(0, generator=generator(0)) == ([], [])
     past.add(pair[:40])
     source, starts, seen = generator(1), [], []
     for _ in range(7):
-        (row,), started = past.replayed(generator=source)
+        (row,), started = past.replayed(0, generator=source)
         starts.append(bool(started))
         seen.append([int(one.y) for one in row])
     for before, after, started in zip(seen, seen[1:], starts[1:], strict=False):
@@ -298,6 +300,7 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         lambda: small(rate=-1.0),
         lambda: small(rate=math.nan),
         lambda: small(memory=2),
+        lambda: StreamLearner(small(width=6)),
         lambda: StreamConfig(target="words"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError) as refusal:
@@ -385,6 +388,76 @@ def test_the_command_refuses_what_is_no_stream(table: Path, capsys: pytest.Captu
     ):
         assert main(arguments) == 2
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("contexture: ")
+
+
+def test_a_stream_with_a_name_needs_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    figure = tmp_path / "digits.svg"
+    assert main(["compare", "permuted-digits", "--stream", "--learners", "persistence", "--figure", str(figure)]) == 0
+    assert "permuted-digits" in capsys.readouterr().out
+    assert figure.read_text().count('id="stream-drift-') == 19
+    assert main(["compare", "phishing", "--stream", "--target", "x"]) == 2
+    assert "is no file" in capsys.readouterr().err
+
+
+def test_labels_trade_places_and_images_stay() -> None:
+    stream = permuted_digits(num_pairs=3000, every=500)
+    assert stream.drifts == (500, 1000, 1500, 2000, 2500)
+    plain = {tuple(row.values()): y for row, y in zip(stream.rows[:500], stream.targets[:500], strict=True)}
+    assert len(plain) == 500
+    for start in (2000, 2500):  # in the second pass
+        # Whatever an image was called before, all of its digit are called alike now.
+        called: dict[Any, set[Any]] = {}
+        for row, y in zip(stream.rows[start : start + 500], stream.targets[start : start + 500], strict=True):
+            if tuple(row.values()) in plain:
+                called.setdefault(plain[tuple(row.values())], set()).add(y)
+        assert all(len(names) == 1 for names in called.values())
+        assert any(names != {digit} for digit, names in called.items())
+    with pytest.raises(InputError, match="not 0 and 500"):
+        permuted_digits(num_pairs=0)
+    with pytest.raises(InputError, match="permuted-digits, bananas"):
+        named_stream("nothing")
+
+
+def test_rivers_streams_come_by_name() -> None:
+    sizes = {name: len(named_stream(name).rows) for name in ("phishing", "trump-approval", "chick-weights")}
+    assert sizes == {"phishing": 1250, "trump-approval": 1001, "chick-weights": 578}
+    assert named_stream("trump-approval").kind == "regression"
+
+
+def test_rivals_read_texts() -> None:
+    rows = [{"a": float(n), "colour": "red" if n % 2 else "blue"} for n in range(60)]
+    targets = [row["colour"] == "red" for row in rows]
+    for make in river_rivals("classification").values():
+        losses = [loss for piece, _ in score_rival(make(), "classification", rows, targets) for loss in piece]
+        assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_classes_trade_names_in_some_of_what_is_replayed() -> None:
+    past = Past(small(replay=2, relabelled=1))
+    past.add([Pair(np.zeros(1), np.zeros(1, dtype=bool), float(n % 5), 5) for n in range(40)])
+    source = generator(3)
+    for _ in range(6):
+        (renamed, plain), _ = past.replayed(5, generator=source)
+        assert sorted(past.names[0]) == [0, 1, 2, 3, 4]
+        assert [int(b.y - a.y) % 5 for a, b in pairwise(plain)] == [1, 1, 1]
+        steps = [past.names[0].index(int(one.y)) for one in renamed]
+        assert [(b - a) % 5 for a, b in pairwise(steps)] == [1, 1, 1]
+
+
+def test_it_begins_as_kernel_regression() -> None:
+    """With weights that stay as drawn, the nearest of two clusters names the class, whatever it is called."""
+    drawn = torch.randn(300, 8, generator=generator(0, "clusters")).tolist()
+    rows = [
+        {f"f{n}": value + (2.0 if place % 2 else -2.0) for n, value in enumerate(x)} for place, x in enumerate(drawn)
+    ]
+    targets = [("odd", "even")[(place % 2) ^ (place >= 150)] for place in range(300)]
+    said = StreamLearner(StreamConfig(rate=0.0, replay=0, context=40, width=64)).absorb(rows, targets)
+    right = [one.label == y for one, y in zip(said, targets, strict=True)]
+    assert sum(right[50:150]) >= 95
+    assert sum(right[200:]) >= 95
 
 
 def test_persistence_by_hand() -> None:

@@ -113,6 +113,7 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "  contexture compare wine --json > wine.json\n"
         "  contexture compare linear-regression --mixers softmax,delta-rule\n"
         "  contexture compare elec.csv --stream --target class\n"
+        "  contexture compare permuted-digits --stream\n"
         "  contexture compare recall --mixers softmax,delta-rule,mine.py:MyMixer --budget small\n"
         "  contexture compare bandit --agents thompson,ucb,transformer,mine.py:MyAgent\n"
         "  contexture compare darkroom --set size=5 --steps 400\n\n"
@@ -136,7 +137,10 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--figure", metavar="FILE.svg", help="write the learning curves as a picture of their own")
     parser.add_argument("--no-report", action="store_true", help="write no report")
     parser.add_argument(
-        "--stream", action="store_true", help="take the rows of a table in their order, each asked before it is told"
+        "--stream",
+        action="store_true",
+        help="take the rows of a table, or a stream that has a name (permuted-digits, river's phishing, ...), in their "
+        "order, each asked before it is told",
     )
     mixers = parser.add_argument_group("mixers, trained for the comparison (TASK: recall, or a synthetic family)")
     mixers.add_argument("--mixers", type=_comma_list, metavar="A,B|all", help="names and files (mine.py:MyMixer)")

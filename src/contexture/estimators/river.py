@@ -25,7 +25,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTINGS = ("context", "chunk", "replay", "stretch", "memory", "rate", "width", "num_heads", "seed")
+SETTINGS = ("context", "chunk", "replay", "relabelled", "stretch", "memory", "rate", "width", "num_heads", "seed")
 
 
 class _ContextStream(base.Estimator):
@@ -35,19 +35,21 @@ class _ContextStream(base.Estimator):
 
     def __init__(
         self,
-        context: int = 32,
+        context: int = 100,
         chunk: int = 16,
         replay: int = 4,
+        relabelled: int = 2,
         stretch: int = 8,
         memory: int = 8192,
         rate: float = 1e-3,
-        width: int = 64,
+        width: int = 128,
         num_heads: int = 4,
         seed: int = 0,
     ) -> None:
         self.context = context
         self.chunk = chunk
         self.replay = replay
+        self.relabelled = relabelled
         self.stretch = stretch
         self.memory = memory
         self.rate = rate

@@ -7,6 +7,7 @@ A rival is named, and brings `predict_one` and `learn_one` as river has them; ou
 """
 
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ from contexture.store.environment import environment
 from contexture.training.streams.config import StreamConfig
 from contexture.training.streams.learner import StreamLearner
 
+OURS = "context-stream"
+"""The name of ours with all its parts, the first of `our_settings`."""
 FLOOR = 1e-3
 PIECE = 512
 """Pairs between two reports of progress."""
@@ -39,6 +42,8 @@ class StreamScore:
     loss: float
     accuracy: float | None
     windows: tuple[float, ...]
+    hits: tuple[float, ...] = ()
+    """The accuracy in every window; nothing of numbers."""
     seconds: float
     pairs_per_second: float
 
@@ -51,8 +56,11 @@ class StreamComparison:
     target: str
     num_pairs: int
     window: int
+    drifts: tuple[int, ...] = ()
+    """The pairs at which the law is known to change."""
     scores: tuple[StreamScore, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
     command: str = ""
     environment: Mapping[str, Any] = field(default_factory=environment)
 
@@ -64,7 +72,7 @@ class StreamComparison:
 def our_settings(target: str, *, seed: int = 0) -> dict[str, StreamConfig]:
     """Ours: all of it, and what is left when one part is taken away."""
     parts: dict[str, dict[str, Any]] = {
-        "context-stream": {},
+        OURS: {},
         "without replay": {"replay": 0},
         "gradient only": {"replay": 0, "context": 0},
         "context only": {"replay": 0, "rate": 0.0},
@@ -104,10 +112,18 @@ class Persistence:
 def river_rivals(target: str, *, seed: int = 0) -> dict[str, Callable[[], Rival]]:
     """River's learners that belong beside ours; InputError without river."""
     try:
-        from river import forest, linear_model, multiclass, naive_bayes, preprocessing, tree
+        from river import compose, forest, linear_model, multiclass, naive_bayes, preprocessing, tree
     except ImportError as error:
         raise InputError("river is not installed: python -m pip install 'contexture[river]'") from error
-    scaled = preprocessing.StandardScaler
+
+    def coded(numeric: Rival) -> Rival:
+        """Texts as one number for each value, beside the numbers."""
+        texts = compose.SelectType(str) | preprocessing.OneHotEncoder()
+        return (compose.SelectType(numbers.Number) | numeric) + texts
+
+    def scaled() -> Rival:
+        return coded(preprocessing.StandardScaler())
+
     if target == "regression":
         return {
             "linear regression": lambda: scaled() | linear_model.LinearRegression(),
@@ -116,7 +132,7 @@ def river_rivals(target: str, *, seed: int = 0) -> dict[str, Callable[[], Rival]
         }
     return {
         "logistic regression": lambda: scaled() | multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
-        "naive bayes": naive_bayes.GaussianNB,
+        "naive bayes": lambda: coded(compose.FuncTransformer(dict)) | naive_bayes.GaussianNB(),
         "hoeffding tree": tree.HoeffdingTreeClassifier,
         "adaptive random forest": lambda: forest.ARFClassifier(seed=seed),
     }
@@ -177,6 +193,7 @@ def scored(
         loss=sum(losses) / len(losses),
         accuracy=sum(hits) / len(hits) if hits else None,
         windows=tuple(float(np.mean(losses[cut : cut + window])) for cut in cuts),
+        hits=tuple(float(np.mean(hits[cut : cut + window])) for cut in cuts) if hits else (),
         seconds=spent,
         pairs_per_second=len(losses) / max(spent, 1e-9),
     )

@@ -1,8 +1,9 @@
 """Losses along a stream: a table for the terminal, and a picture with one line for each learner.
 
-A point of a line is the mean loss of one window of pairs.
+A point of a line is the mean loss of one window of pairs; where the law is known to change there is a dotted rule.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from contexture.evaluation.streams import FLOOR, StreamComparison
@@ -62,6 +63,35 @@ def print_streams(comparison: StreamComparison, console: "Console") -> None:
         console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
+def markdown(comparisons: Sequence[StreamComparison], *, command: str) -> str:
+    """A table for the documentation: a column for each learner, its loss, accuracy and pairs a second."""
+    names = list(dict.fromkeys(score.name for comparison in comparisons for score in comparison.scores))
+    lines = [f"`{command}`", ""]
+    for kind in ("classification", "regression"):
+        chosen = [c for c in comparisons if (c.scores[0].accuracy is not None) == (kind == "classification")]
+        if not chosen:
+            continue
+        lines += [f"{loss_words(chosen[0]).capitalize()}:", ""]
+        lines += ["| learner | " + " | ".join(c.source for c in chosen) + " |", "|---" * (len(chosen) + 1) + "|"]
+        for name in names:
+            cells = [_cell(c, name) for c in chosen]
+            if any(cells):
+                lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(comparison: StreamComparison, name: str) -> str:
+    """Loss, accuracy if there is one, and speed; the lowest loss in bold."""
+    held = {score.name: score for score in comparison.scores}
+    if name not in held:
+        return ""
+    score, least = held[name], min(score.loss for score in comparison.scores)
+    loss = f"**{score.loss:.3f}**" if score.loss == least else f"{score.loss:.3f}"
+    hits = "" if score.accuracy is None else f", {score.accuracy:.3f}"
+    return f"{loss}{hits}, {score.pairs_per_second:,.0f}/s"
+
+
 def figure(comparison: StreamComparison) -> str:
     """The windows' mean losses against the pairs seen, each line named where it ends."""
     import matplotlib as mpl
@@ -76,6 +106,8 @@ def figure(comparison: StreamComparison) -> str:
         values = [value for score in comparison.scores for value in score.windows]
         low, high = shared.padded(values, log=False)
         shared.number_y(axes, low, high, log=False)
+        for place, drift in enumerate(comparison.drifts):
+            axes.axvline(drift, color=LIGHT["muted"], linewidth=0.7, dashes=(2, 3), zorder=1, gid=f"drift-{place}")
         ends = []
         for index, score in enumerate(comparison.scores):
             at = [
@@ -97,7 +129,8 @@ def figure(comparison: StreamComparison) -> str:
         axes.text(
             -44 / axes.bbox.width,
             1 + 14 / axes.bbox.height,
-            f"mean loss in windows of {comparison.window:,} pairs (lower is better)",
+            f"mean loss in windows of {comparison.window:,} pairs (lower is better)"
+            + ("; dotted: the law changes" if comparison.drifts else ""),
             transform=axes.transAxes,
             color=LIGHT["ink"],
         )

@@ -8,7 +8,7 @@ from contexture.models.stream import StreamModel, StreamModelConfig
 
 def adamw(model: StreamModel, rate: float) -> torch.optim.AdamW:
     """The optimiser of a stream, without decay: there is no end to overfit towards."""
-    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
 
 
 def grow(
@@ -29,7 +29,7 @@ def grow(
 def _spread(name: str, old: Tensor, like: Tensor, before: StreamModelConfig) -> Tensor:
     """Moments where their weights stand now; zero for what is new."""
     new = torch.zeros_like(like)
-    if name.startswith("read."):
+    if name.startswith(("ask.", "recall.")):
         slots, room = before.num_slots, like.shape[1] // 2
         for part in (0, 1):
             new[:, part * room : part * room + slots] = old[:, part * slots : (part + 1) * slots]

@@ -8,7 +8,9 @@ past from random positions. After Bornschein et al., Transformers for Supervised
 arXiv:2403.01554. Every prediction is made before its target is seen; memory and time per pair are bounded.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -16,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contexture.models.backbone import BackboneState
 from contexture.models.state import map_state, tensors
-from contexture.models.stream import StreamModel, StreamModelConfig, gaussian, log_chances, two_layers
+from contexture.models.stream import StreamModel, StreamModelConfig, StreamState, gaussian, log_chances, two_layers
 from contexture.randomness import generator
 from contexture.training.streams.config import StreamConfig
 from contexture.training.streams.growth import adamw, grow
@@ -28,6 +29,9 @@ from contexture.training.streams.said import Said
 
 CLIP = 1.0
 FIRST_CLASSES = 8
+
+Known = tuple[int, tuple[float, float]]
+"""How many labels were known, and the mean and standard deviation of the targets."""
 
 
 class StreamLearner:
@@ -64,10 +68,10 @@ class StreamLearner:
         values, present = (torch.tensor(part[None], dtype=torch.float32) for part in self.reader.show(features))
         with torch.no_grad():
             if self.config.context:
-                said = self.model.predict(values, present, self.now)[0]
+                said = self.model.predict(values, present, self.now)
             else:
-                said = self.model.alone(values[:, None], present[:, None])[0, 0]
-        return self._said(said, len(self.reader.labels), self.reader.law)
+                said = self.model.alone(values[:, None], present[:, None])[0]
+        return self._said(said, [(len(self.reader.labels), self.reader.law)])[0]
 
     def learn(self, features: Features, y: Any) -> None:
         """Take a pair in; at the end of a chunk the weights take a step.
@@ -95,11 +99,11 @@ class StreamLearner:
                     said.append(self.predict(features))
                     self.learn(features, y)
                 continue
-            before = []
+            before: list[Known] = []
             for features, y in waiting:
                 before.append((len(self.reader.labels), self.reader.law))
                 self._take(features, y)
-            said += [self._said(one, known, law) for one, (known, law) in zip(self._step(), before, strict=True)]
+            said += self._said(self._step(), before)
         return said
 
     def make_room(self, num_slots: int, num_classes: int) -> None:
@@ -111,9 +115,14 @@ class StreamLearner:
             slots *= 2
         while classes < num_classes:
             classes *= 2
-        self.optimiser = grow(
-            self.model, self.optimiser, num_slots=slots, num_classes=classes, generator=self.generator
-        )
+        if self.seen:
+            self.optimiser = grow(
+                self.model, self.optimiser, num_slots=slots, num_classes=classes, generator=self.generator
+            )
+        else:  # nothing is learned yet, and weights drawn at once for all features are of one size
+            shape = replace(self.model.config, num_slots=slots, num_classes=classes)
+            self.model = StreamModel(shape, generator=self.generator)
+            self.optimiser = adamw(self.model, self.config.rate)
         self.reader.scale.widen(slots)
         self.past.pairs = [widened(pair, slots) for pair in self.past.pairs]
         self.pending = [widened(pair, slots) for pair in self.pending]
@@ -140,7 +149,7 @@ class StreamLearner:
         """Learn from the chunk and from the past; returns what was said of the chunk, [chunk, said]."""
         chunk, rows = self.pending, [self.pending]
         if self.config.rate > 0:
-            replayed, started = self.past.replayed(generator=self.generator)
+            replayed, started = self.past.replayed(len(self.reader.labels), generator=self.generator)
             rows += replayed
             for stream in started:
                 self.states = _put(self.states, self.model.init_state(1), 1 + stream)
@@ -170,18 +179,22 @@ class StreamLearner:
         place = torch.where(y < known, y, said.shape[-1] - 1)
         return -log_chances(said, known).gather(-1, place.unsqueeze(-1)).squeeze(-1)
 
-    def _said(self, said: Tensor, known: int, law: tuple[float, float]) -> Said:
+    def _said(self, said: Tensor, before: Sequence[Known]) -> list[Said]:
+        """said: [pairs, said]; before: what was known before each of them."""
         if self.config.target == "classification":
-            chances = log_chances(said, torch.tensor(known))
-            return Said(
-                labels=tuple(self.reader.labels[:known]),
-                log_chances=(*chances[:known].tolist(), float(chances[-1])),
-            )
-        mean, log_variance = gaussian(said.double())
-        return Said(mean=law[0] + law[1] * float(mean), variance=law[1] ** 2 * float(log_variance.exp()))
+            chances = log_chances(said, torch.tensor([known for known, _ in before])).tolist()
+            return [
+                Said(labels=tuple(self.reader.labels[:known]), log_chances=(*row[:known], row[-1]))
+                for row, (known, _) in zip(chances, before, strict=True)
+            ]
+        means, log_variances = (part.tolist() for part in gaussian(said.double()))
+        return [
+            Said(mean=law[0] + law[1] * mean, variance=law[1] ** 2 * math.exp(log_variance))
+            for mean, log_variance, (_, law) in zip(means, log_variances, before, strict=True)
+        ]
 
 
-def _put(state: BackboneState, rows: BackboneState, place: int) -> BackboneState:
+def _put(state: StreamState, rows: StreamState, place: int) -> StreamState:
     """The state with rows replaced by those of another, from `place` on."""
     values = iter(list(tensors(rows)))
 
@@ -189,5 +202,5 @@ def _put(state: BackboneState, rows: BackboneState, place: int) -> BackboneState
         new = next(values)
         return torch.cat((old[:place], new, old[place + len(new) :]))
 
-    put: BackboneState = map_state(one, state)
+    put: StreamState = map_state(one, state)
     return put

@@ -66,6 +66,7 @@ def _about(learner: StreamLearner) -> dict[str, Any]:
         "pending": len(learner.pending),
         "cursors": past.cursors,
         "left": past.left,
+        "names": past.names,
         "seen": learner.seen,
     }
 
@@ -126,7 +127,7 @@ def _restore_pairs(learner: StreamLearner, about: Mapping[str, Any], held: Group
     columns = (held["pairs"][name].numpy() for name in ("values", "present", "y", "known"))
     pairs = [Pair(values, present, float(y), int(known)) for values, present, y, known in zip(*columns, strict=True)]
     cut = len(pairs) - about["pending"]
-    learner.past = Past(learner.config, pairs[:cut], list(about["cursors"]), list(about["left"]))
+    learner.past = Past(learner.config, pairs[:cut], *(list(about[name]) for name in ("cursors", "left", "names")))
     learner.pending = pairs[cut:]
     reader.scale, reader.target_scale = (
         Running(*(held["scales"][f"{part}-{name}"].numpy() for name in SCALES)) for part in ("features", "target")
