@@ -37,9 +37,7 @@ PAPER = Paper(
 SETTINGS: dict[str, Any] = {"num_features": 2, "num_points": 17, "length": 2, "noise": 0.1}
 TASK = SlidingWindow(**SETTINGS)
 LATE = slice(12, 17)
-FURTHER = (
-    "600 steps of 64 prompts, twice the training, with one seed: {}; after 700 steps of 32 no seed uses the window"
-)
+FURTHER = "600 steps of 64 prompts with one seed: {}; after these 700 steps of 32 no seed uses the window"
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 UNEXPLAINED = TASK.noise**2 + TASK.num_features * (TASK.length - 1) / TASK.length
 """The variance of what a learner that sees the last input alone has to take for noise."""
