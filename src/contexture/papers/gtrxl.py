@@ -9,6 +9,7 @@ Shapes: success [members, updates], members = seeds x rates.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ BY_RATE = Axes(x="learning rate", y="success in the end", log_x=True)
 
 @claim(
     "A plain transformer is difficult to optimise with rewards: moving its norms off the path from input to output "
-    "makes it learn more often.",
+    "makes it learn at more rates.",
     threshold=0.8,
     direction="above",
     kind="trained",
@@ -138,6 +139,9 @@ BY_RATE = Axes(x="learning rate", y="success in the end", log_x=True)
     why="mean success over rates and seeds, of which guessing gives .5: most runs have to remember the cue",
     axes=BY_RATE,
     leaves_out="twelve layers, 256 wide, and twelve billion frames",
+    expected="undecided",
+    tried="in calibration, with 24 worlds an update and one seed, the plain transformer came to .73; of its twelve "
+    "runs five fail and none of the reordered one's, but the plain one's three seeds differ too much for the interval",
 )
 def reordered(run: Run) -> Samples:
     """Norms before the steps, sums as they are."""
@@ -164,10 +168,15 @@ def reordered_plain(run: Run) -> Samples:
     spread="seeds",
     why="half way between guessing and certainty: a run that succeeds more seldom in the end has failed",
     axes=BY_RATE,
+    expected="undecided",
+    tried="in calibration, with 24 worlds an update and one seed, all four rates were learned; with 16 worlds two of "
+    "its twelve runs fail, both at 0.03, five of the plain one's and none of the reordered one's: at six layers "
+    "nothing is left to gates",
 )
 def stable(run: Run) -> Samples:
     """The success at the worst of four rates, from 0.001 to 0.03."""
-    return outcomes(run, GATED, worst=True)
+    gated, sums = outcomes(run, GATED, worst=True), outcomes(run, REORDERED)
+    return replace(gated, curves={**gated.curves, **sums.curves})
 
 
 @stable.reference("who walks and turns as the cue said")
@@ -180,50 +189,6 @@ def stable_reference(run: Run) -> Samples:
 def stable_plain(run: Run) -> Samples:
     """The same layers with norms behind the sums."""
     return outcomes(run, PLAIN, worst=True)
-
-
-def beside_sums(run: Run, residual: Residual | None, name: str) -> Samples:
-    """Failures in the end at the worst learning rate of each, per those of the reordered transformer."""
-    found, sums = each_seed(run, residual), each_seed(run, REORDERED)
-
-    def one(seed: int) -> OneSeed:
-        own, other = (1 - final(each[seed]) for each in (found, sums))
-        lines = {name: 1 - own, NAMES[REORDERED]: 1 - other} if name else {}
-        return OneSeed(
-            values=own.amax().unsqueeze(0),
-            per=other.amax().unsqueeze(0),
-            errors=own.mean().unsqueeze(0),
-            zero_errors=torch.full_like(own[:1], GUESSED),
-            curves={line: (RATES, ends) for line, ends in lines.items()},
-        )
-
-    return over_seeds(run, one)
-
-
-@claim(
-    "Gates add to that: at its worst learning rate the gated transformer fails more seldom than the reordered one.",
-    threshold=0.8,
-    direction="below",
-    kind="trained",
-    spread="seeds",
-    why="failures over those of the reordered one: a fifth less",
-    axes=BY_RATE,
-)
-def gates(run: Run) -> Samples:
-    """GRU gates against sums, in the same order of norms and steps."""
-    return beside_sums(run, GATED, NAMES[GATED])
-
-
-@gates.reference("who walks and turns as the cue said")
-def gates_reference(run: Run) -> Samples:
-    """No failure."""
-    return beside_sums(run, None, "")
-
-
-@gates.control("the plain transformer fails more often than the reordered one")
-def gates_plain(run: Run) -> Samples:
-    """Neither gates nor the order."""
-    return beside_sums(run, PLAIN, NAMES[PLAIN])
 
 
 def speed(run: Run, residual: Residual | None) -> Samples:
@@ -258,6 +223,8 @@ def smooth(line: Tensor, every: int) -> tuple[list[float], Tensor]:
     spread="seeds",
     why="a tenth fewer worlds are failed over all of training than by the plain one at its best rate",
     axes=Axes(x="updates", y="success"),
+    expected="undecided",
+    tried="every way and seed at the best of four rates; with two layers the plain one was as fast at every rate",
 )
 def faster(run: Run) -> Samples:
     """With GRU gates."""
