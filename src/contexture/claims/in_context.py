@@ -21,7 +21,6 @@ def train_in_context(
     task: str,
     settings: Mapping[str, Any],
     num_features: int,
-    num_classes: int = 0,
     num_steps: int,
     batch: int = 64,
     seed_offset: int = 0,
@@ -38,7 +37,7 @@ def train_in_context(
     configs = [
         TrainingConfig(
             task=TaskChoice(name=task, settings=dict(settings)),
-            model=PairsModelConfig(num_features=num_features, num_classes=num_classes, backbone=backbone),
+            model=PairsModelConfig(num_features=num_features, backbone=backbone),
             optimiser=optimiser,
             schedule=ScheduleConfig(shape="linear", warm_up=min(warm_up, num_steps), hold=0.5),
             steps=num_steps,

@@ -8,7 +8,7 @@ position learns of others, it learns by the mixer.
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -34,7 +34,6 @@ def train_recall(
     width: int = 32,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     rate: float = 0.03,
-    positions: Literal["learned", "none"] = "learned",
 ) -> list[TokenModel]:
     """A model for each seed, trained with Muon at `rate` and AdamW at a tenth of it.
 
@@ -46,7 +45,7 @@ def train_recall(
         pattern=pattern,
         width=width,
         num_heads=2,
-        positions=positions,
+        positions="learned",
         max_length=task.length,
         settings=dict(settings or {}),
     )
