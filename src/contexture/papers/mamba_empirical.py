@@ -31,8 +31,8 @@ PAPER = Paper(
     left_out={
         "the hybrid exceeds the transformer on all twelve standard tasks": "needs language models of eight billion "
         "parameters trained on trillions of tokens",
-        "extended to 128K tokens it stays level on 23 tasks with long contexts": "needs such models, trained further "
-        "on long texts, and those tasks",
+        "extended to 128K tokens it stays level on 23 tasks with long contexts": "needs such models, trained "
+        "further on long texts, and those tasks",
     },
 )
 

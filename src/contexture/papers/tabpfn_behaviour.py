@@ -525,7 +525,7 @@ def smooth_forest(run: Run) -> Samples:
     return steps(run, FOREST, "random forest")
 
 
-LEVELS = (0.55, 0.65, 0.75, 0.85, 0.95)
+NUM_PARTS = 5
 
 
 def honest(run: Run, learner: Learner | None, name: str) -> Samples:
@@ -535,7 +535,7 @@ def honest(run: Run, learner: Learner | None, name: str) -> Samples:
     """
 
     def one(seed: int) -> OneSeed:
-        tables = run.setting("tables of logistic functions", smoke=8, cpu=160)
+        tables = run.setting("tables of logistic functions", smoke=8, cpu=64)
         generator = run.generator(seed, "logistic")
         x = normal(tables, 32 + 24, 2, generator=generator)
         true = torch.sigmoid((x @ (2 * normal(tables, 2, 1, generator=generator))).squeeze(2))
@@ -543,15 +543,13 @@ def honest(run: Run, learner: Learner | None, name: str) -> Samples:
         asked = true[:, 32:] if learner is None else chances(learner, x[:, :32], y[:, :32], x[:, 32:])[..., 1]
         sure = torch.maximum(asked, 1 - asked)
         right = torch.where(asked > 0.5, true[:, 32:], 1 - true[:, 32:])
-        near = [(sure - level).abs() <= 0.05 for level in LEVELS]
-        line = torch.stack(
-            [right[at].mean() if at.any() else right.new_tensor(level) for at, level in zip(near, LEVELS, strict=True)]
-        )
+        order = sure.flatten().argsort()
+        fifths = (sure - right).flatten()[order].chunk(NUM_PARTS)
         return OneSeed(
             values=(sure - right).mean(1),
             errors=1 - right.mean(1),
             zero_errors=torch.full_like(right[:, 0], 0.5),
-            curves={name: (LEVELS, line)},
+            curves={name: (range(1, NUM_PARTS + 1), torch.stack([part.mean() for part in fifths]))},
         )
 
     return over_seeds(run, one)
@@ -563,7 +561,7 @@ def honest(run: Run, learner: Learner | None, name: str) -> Samples:
     direction="below",
     why="five in a hundred more certain than right, where a learner that is always certain is thirty",
     kind="trained",
-    axes=Axes(x="probability of the likelier class", y="share in which it is right"),
+    axes=Axes(x="fifth of the queries, the least certain first", y="certainty less the share that is right", rule=True),
 )
 def calibrated(run: Run) -> Samples:
     """Thirty-two examples."""
