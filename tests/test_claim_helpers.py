@@ -3,14 +3,11 @@
 import torch
 
 from contexture.claims.outputs import apart
-from contexture.claims.recall import hits, recalled, train_recall
+from contexture.claims.recall import recalled, train_recall
 from contexture.claims.run import Run
-from contexture.claims.stacks import ahead, backbone, kept, oracles, settings, stack
 from contexture.claims.tiny_tables import green, two_sides
 from contexture.learners.classical.nearest_neighbour import NearestNeighbour
 from contexture.learners.recall import InductionHead
-from contexture.protocols import Tokens
-from contexture.tasks.copying import Copying
 from contexture.tasks.mqar import MQAR
 
 TASK = MQAR(vocabulary=16, length=16, num_pairs=2)
@@ -56,37 +53,6 @@ def test_a_model_for_each_seed_is_trained() -> None:
     assert not torch.equal(first, second)
     shares = recalled(run, models, TASK, "models").values
     assert 0 <= float(shares.mean()) < 0.6
-
-
-def test_a_learner_hits_where_it_names_what_is_asked() -> None:
-    task = Copying(vocabulary=4, num_tokens=2)
-    ids = torch.tensor([[1, 2, 0, 1]])
-    targets, mask = torch.tensor([[0, 0, 1, 2]]), torch.tensor([[False, False, True, True]])
-    drawn = Tokens(ids=ids, targets=targets, mask=mask, vocabulary=4)
-    assert hits(task.oracle(), drawn).tolist() == [[False, False, True, True]]
-    # An induction head goes by the token before: the bar has not been there, and after 1 came 2.
-    assert hits(InductionHead(vocabulary=4), drawn).tolist()[0][3] is True
-
-
-def test_attention_stands_where_a_stack_says_and_mixers_get_their_own_settings() -> None:
-    assert stack([1, 3], num_mixers=3) == "softmax+none mlp mamba-2+none mlp softmax+none mlp"
-    assert settings(stack([1], num_mixers=1)) == {"softmax": {"positions": "none"}}
-    assert settings(stack([], num_mixers=1)) == {"mamba-2": {"state_size": 16}}
-
-
-def test_attention_keeps_a_key_and_a_value_for_each_token_and_a_state_space_keeps_no_more() -> None:
-    x = torch.zeros(1, 5, 4)
-    after_three, after_five = kept(backbone(stack([1], num_mixers=1), width=4), x.split(3, 1))
-    # Two tokens more: keys and values of 4 numbers of 4 bytes each.
-    assert after_five - after_three == 2 * 2 * 4 * 4
-    assert len(set(kept(backbone(stack([], num_mixers=1), width=4), x.split(3, 1)))) == 1
-
-
-def test_who_looks_up_is_not_ahead_of_who_looks_up() -> None:
-    task = Copying(vocabulary=8, num_tokens=4)
-    samples = ahead(Run(), oracles(Run(), task), oracles(Run(), task), name="shift", task=task)
-    assert bool((samples.values == 0).all())
-    assert samples.curves["shift"].y.tolist() == [[1.0] * 4] * 3
 
 
 def test_the_nearest_example_of_two_sides_names_the_side() -> None:

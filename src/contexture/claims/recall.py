@@ -1,66 +1,58 @@
 """Small models over tokens that claims train to recall: one for each seed, as a cohort, and how often they are right.
 
-    layers of a pattern, as many and as wide as the claim says ─▶ training on a task ─▶ accuracy of each sequence
+    two layers, each a norm, the mixer and a shortcut ─▶ training on multi-query recall ─▶ accuracy of each sequence
 
-Most claims take the model of the recall ladder, after Arora et al. 2024: two layers, each a norm, the mixer and a
-shortcut, without a feed-forward network, so that what a position learns of others, it learns by the mixer.
+The model is that of the recall ladder, after Arora et al. 2024: there is no feed-forward network, so that what a
+position learns of others, it learns by the mixer.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from contexture.claims.protocol import OneSeed, Samples, over_seeds
 from contexture.claims.run import Run
 from contexture.models.backbone import BackboneConfig
 from contexture.models.tokens import TokenModel, TokenModelConfig
 from contexture.protocols import SequenceLearner, Tokens
-from contexture.randomness import generator
-from contexture.tasks.compression import Compression
-from contexture.tasks.copying import Copying
 from contexture.tasks.mqar import MQAR
-from contexture.tasks.phonebook import Phonebook
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
 
 SMOKE_STEPS = 10
 BATCH = 32
 
-Recall = MQAR | Phonebook | Copying | Compression
-
 
 def train_recall(
     run: Run,
     pattern: str,
     *,
-    task: Recall,
+    task: MQAR,
     num_steps: int,
     width: int = 32,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     rate: float = 0.03,
-    smoke_steps: int = SMOKE_STEPS,
 ) -> list[TokenModel]:
     """A model for each seed, trained with Muon at `rate` and AdamW at a tenth of it.
 
-    At smoke scale `smoke_steps` are taken, whatever `num_steps` is.
+    At smoke scale ten steps are taken, whatever `num_steps` is.
     """
-    num_steps = smoke_steps if run.scale == "smoke" else num_steps
+    num_steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
     run.settings["training"] = f"{num_steps} steps of {BATCH} sequences, Muon at {rate:g}"
     backbone = BackboneConfig(
         pattern=pattern,
         width=width,
         num_heads=2,
         positions="learned",
-        max_length=_drawn(task, 1, generator("recall", "length")).ids.shape[1],
+        max_length=task.length,
         settings=dict(settings or {}),
     )
+    chosen = {"vocabulary": task.vocabulary, "length": task.length, "num_pairs": task.num_pairs}
     configs = [
         TrainingConfig(
-            task=TaskChoice(name=task.card.name, settings=asdict(task)),
+            task=TaskChoice(name="mqar", settings=chosen),
             model=TokenModelConfig(vocabulary=task.vocabulary, backbone=backbone),
             optimiser=OptimiserConfig(name="muon", matrix_rate=rate, rate=rate / 10, weight_decay=0.1),
             schedule=ScheduleConfig(shape="cosine", warm_up=min(50, num_steps)),
@@ -77,19 +69,7 @@ def train_recall(
     return [model for model in run.train(configs) if isinstance(model, TokenModel)]
 
 
-def _drawn(task: Recall, count: int, source: torch.Generator) -> Tokens:
-    drawn = task.sample(count, generator=source)
-    assert isinstance(drawn, Tokens)
-    return drawn
-
-
 @torch.no_grad()
-def hits(asked: TokenModel | SequenceLearner, drawn: Tokens) -> Tensor:
-    """Where a model or a learner names the target, [sequences, time]; False where nothing is asked."""
-    said = asked(drawn.ids) if isinstance(asked, TokenModel) else asked.logits(drawn.ids)
-    return (said.argmax(-1) == drawn.targets) & drawn.mask
-
-
 def recalled(run: Run, models: list[TokenModel] | SequenceLearner, task: MQAR, name: str) -> Samples:
     """The share of each sequence's values that are recalled, beside that of one constant answer.
 
@@ -99,13 +79,15 @@ def recalled(run: Run, models: list[TokenModel] | SequenceLearner, task: MQAR, n
     sequences = run.setting("sequences", smoke=16, cpu=256)
 
     def one(seed: int) -> OneSeed:
-        drawn = _drawn(task, sequences, run.generator(seed, "recall"))
-        right = hits(models[run.seeds.index(seed)] if isinstance(models, list) else models, drawn).double()
-        share = right.sum(1) / drawn.mask.sum(1)
+        drawn = task.sample(sequences, generator=run.generator(seed, "recall"))
+        assert isinstance(drawn, Tokens)
+        said = models[run.seeds.index(seed)](drawn.ids) if isinstance(models, list) else models.logits(drawn.ids)
+        hits = ((said.argmax(-1) == drawn.targets) & drawn.mask).double()
+        share = hits.sum(1) / drawn.mask.sum(1)
         ends = [task.length * quarter // 4 for quarter in range(5)]
         gap = drawn.slices["gap"]
         near = [drawn.mask & (gap > low) & (gap <= high) for low, high in pairwise(ends)]
-        curve = torch.stack([right[place].mean() if place.any() else right.new_tensor(0.0) for place in near])
+        curve = torch.stack([hits[place].mean() if place.any() else hits.new_tensor(0.0) for place in near])
         return OneSeed(
             values=share,
             errors=1 - share,
