@@ -33,7 +33,8 @@ from contexture.tasks.references import class_baselines
 @lru_cache(maxsize=16)
 def means(num_classes: int, num_features: int, seed: int) -> Float[Tensor, "classes features"]:
     """Where a world's classes lie."""
-    return normal(num_classes, num_features, generator=derived(seed, "classes", num_classes)) / num_features**0.5
+    drawn: Tensor = normal(num_classes, num_features, generator=derived(seed, "classes", num_classes))
+    return drawn / num_features**0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
