@@ -34,10 +34,9 @@ def attention_weights(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, 
     found: list[Tensor] = []
     heads = [module for module in model.modules() if isinstance(module, SoftmaxAttention)]
     hooks = [one.register_forward_pre_hook(lambda own, given: found.append(own.weights(given[0]))) for one in heads]
-    dtype = next(model.parameters()).dtype
-    y = episodes.y.to(dtype) if episodes.y.is_floating_point() else episodes.y
+    shown = episodes.to(dtype=next(model.parameters()).dtype)
     try:
-        model(episodes.x.to(dtype), y)
+        model(shown.x, shown.y)
     finally:
         for hook in hooks:
             hook.remove()
@@ -73,7 +72,8 @@ def induction_strength(
 
 def entropy(weights: Float[Tensor, "batch heads tokens tokens"]) -> Float[Tensor, "batch heads"]:
     """How spread out attention is, in nats: the mean over tokens."""
-    return torch.special.entr(weights).sum(3).mean(2)
+    spread: Tensor = torch.special.entr(weights).sum(3)
+    return spread.mean(2)
 
 
 def _from_last(weights: Tensor) -> Tensor:

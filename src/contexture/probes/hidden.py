@@ -28,9 +28,9 @@ def hidden_states(model: PairsModel, episodes: Pairs) -> list[Float[Tensor, "bat
     blocks = list(model.backbone.blocks)
     hooks = [blocks[0].register_forward_pre_hook(lambda _, arrived: found.append(arrived[0]))]
     hooks += [block.register_forward_hook(lambda _, __, left: found.append(left)) for block in blocks]
-    dtype = next(model.parameters()).dtype
+    shown = episodes.to(dtype=next(model.parameters()).dtype)
     try:
-        model(episodes.x.to(dtype), episodes.y.to(dtype))
+        model(shown.x, shown.y)
     finally:
         for hook in hooks:
             hook.remove()
