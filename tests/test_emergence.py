@@ -10,13 +10,19 @@ from contexture.claims.models import ModelCache
 from contexture.claims.run import Run
 from contexture.claims.watched import Watched, watch
 from contexture.errors import InputError
+from contexture.learners.oracles.attribute_posterior import AttributePosterior, attribute_values
 from contexture.learners.oracles.known_classes import KnownClasses
 from contexture.models.backbone import BackboneConfig
 from contexture.models.induction import InductionModel, InductionModelConfig
+from contexture.models.match_and_copy import match_and_copy
 from contexture.models.nested_logits import nested_flow
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.probes.attention import attention_weights, entropy, induction_strength, to_matching_labels, to_own_item
+from contexture.probes.linear import LinearProbe
+from contexture.protocols import Pairs, Schema
 from contexture.tasks.bursty_classification import BurstyClassification
+from contexture.tasks.hidden_attribute import HiddenAttribute
+from contexture.tasks.projected_digits import ProjectedDigits, images
 from contexture.training.cohort import stack, unstack
 
 
@@ -166,4 +172,70 @@ def test_watched_models_are_those_of_plain_training_and_what_was_seen_is_kept(tm
 def test_a_level_is_reached_between_two_marks() -> None:
     seen = {"x": torch.tensor([[0.0, 0.2, 0.6], [0.0, 0.0, 0.1]])}
     found = Watched(models=[], steps=(0, 10, 20), seen=seen)
-    assert found.first("x", 0.4).tolist() == pytest.approx([15.0, 40.0])
+    assert found.first("x", 0.4).tolist() == pytest.approx([15.0, 35.0])
+
+
+def test_the_posterior_over_attributes_drops_those_that_do_not_fit() -> None:
+    learner = AttributePosterior(num_attributes=2, num_values=2, codes=attribute_values(2, 2).double())
+    x = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+    shown = Pairs(x=x, y=torch.tensor([[1, 0, 1]]), schema=Schema.classes(2, 2))
+    said = learner.prequential(shown).probabilities
+    torch.testing.assert_close(said[0], torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]], dtype=torch.float64))
+    torch.testing.assert_close(learner.attributes(shown)[0, 2], torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def test_labels_name_the_values_of_the_hidden_attribute() -> None:
+    drawn = HiddenAttribute().sample(20, generator=seeded())
+    for values, attribute, y in zip(drawn.latents["values"], drawn.latents["attribute"], drawn.y, strict=True):
+        same = values[:, attribute, None] == values[:, attribute]
+        assert torch.equal(same, y[:, None] == y)
+
+
+def test_items_that_look_like_their_attributes_share_entries_and_arbitrary_ones_do_not() -> None:
+    plain, arbitrary = (HiddenAttribute(look=look).codes for look in ("attributes", "arbitrary"))
+    assert (plain[0] @ plain.T).unique().tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert len((arbitrary[0] @ arbitrary.T).round(decimals=6).unique()) == 64
+    with pytest.raises(InputError, match="'round'"):
+        HiddenAttribute(look="round")
+
+
+def test_matching_and_copying_finds_the_attribute_that_counts() -> None:
+    task = HiddenAttribute(num_attributes=3, num_values=3, num_points=11, look="attributes")
+    drawn = task.sample(400, generator=seeded())
+    hits = {
+        weighs: (match_and_copy(3, 3, weighs=weighs)(drawn.x, drawn.y[:, :-1]).argmax(1) == drawn.y[:, -1])
+        for weighs in (True, False)
+    }
+    assert hits[True].double().mean() > 0.95
+    assert hits[False].double().mean() < 0.85
+
+
+def test_a_linear_probe_reads_classes_that_lie_apart_and_no_parity() -> None:
+    h = torch.randn(2000, 3, generator=seeded())
+    apart, parity = (h[:, 0] > 0.5).long(), (h[:, 0] * h[:, 1] > 0).long()
+    for classes, low, high in ((apart, 0.95, 1.0), (parity, 0.4, 0.6)):
+        probe = LinearProbe.fit(h[:1000], classes[:1000], num_classes=2)
+        assert low <= (probe(h[1000:]) == classes[1000:]).double().mean() <= high
+
+
+def test_projected_digits_are_known_images_under_one_permutation() -> None:
+    drawn = ProjectedDigits(num_tasks=1).sample(5, generator=seeded())
+    for digit in range(4):
+        assert len(drawn.y[drawn.latents["digits"] == digit].unique()) == 1
+    fresh = ProjectedDigits().sample(64, generator=seeded())
+    labels = [fresh.y[row][fresh.latents["digits"][row] == 0] for row in range(64)]
+    assert len(torch.cat(labels).unique()) == 4
+    assert all(len(own.unique()) <= 1 for own in labels)
+
+
+def test_a_bias_of_one_keeps_the_digits_own_labels() -> None:
+    drawn = ProjectedDigits(bias=1.0).sample(8, generator=seeded())
+    assert torch.equal(drawn.y, drawn.latents["digits"])
+
+
+def test_held_out_images_are_not_among_those_of_the_training() -> None:
+    shown, apart = images(10, False), images(10, True)
+    assert len(shown.digits) + len(apart.digits) == 1797
+    assert torch.cdist(apart.pixels, shown.pixels).min() > 0
+    assert shown.pixels.mean().abs() < 1e-12
+    assert shown.pixels.square().mean() == pytest.approx(1.0)

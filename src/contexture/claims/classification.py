@@ -24,17 +24,33 @@ SMOKE_STEPS = 3
 
 
 def configurations(
-    run: Run, task: Any, model: ModelConfig, *, num_steps: int, rate: float, batch: int = 64
+    run: Run,
+    task: Any,
+    model: ModelConfig,
+    *,
+    num_steps: int,
+    rate: float,
+    matrix_rate: float = 0.0,
+    batch: int = 64,
 ) -> list[TrainingConfig]:
-    """The training of a model for each seed with AdamW at a constant rate; three steps at smoke scale."""
+    """The training of a model for each seed: AdamW at a constant rate, or Muon with a decay where it has a rate.
+
+    Three steps are taken at smoke scale.
+    """
     steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
-    run.settings["training"] = f"{steps} steps of {batch} contexts, AdamW at {rate:g}"
+    said = f"Muon at {matrix_rate:g}" if matrix_rate else f"AdamW at {rate:g}"
+    run.settings["training"] = f"{steps} steps of {batch} contexts, {said}"
+    warm_up = min(50, steps)
+    optimiser, schedule = OptimiserConfig(rate=rate), ScheduleConfig(shape="constant", warm_up=warm_up)
+    if matrix_rate:
+        optimiser = OptimiserConfig(name="muon", rate=rate, matrix_rate=matrix_rate)
+        schedule = ScheduleConfig(shape="linear", warm_up=warm_up, hold=0.5)
     return [
         TrainingConfig(
             task=TaskChoice(name=task.card.name, settings=asdict(task)),
             model=model,
-            optimiser=OptimiserConfig(rate=rate),
-            schedule=ScheduleConfig(shape="constant", warm_up=50),
+            optimiser=optimiser,
+            schedule=schedule,
             steps=steps,
             batch=batch,
             block=batch,
@@ -47,17 +63,17 @@ def configurations(
 @torch.no_grad()
 def right(model: nn.Module, drawn: Pairs) -> Float[Tensor, " episodes"]:
     """1 where the last item's label is the likeliest."""
-    logits = model(drawn.x.float(), drawn.y).logits
-    return (logits.argmax(-1) == drawn.y)[:, -1].double()
+    hits: Tensor = model(drawn.x.float(), drawn.y).logits.argmax(-1) == drawn.y
+    return hits[:, -1].double()
 
 
 def answered(run: Run, say: Answers, seed: int, task: Task) -> Float[Tensor, " episodes"]:
     """1 where the last item is given its label, on the same episodes whoever is asked."""
-    drawn = run.sample(task, run.setting("episodes", smoke=128, cpu=1024), seed=seed)
+    drawn = run.sample(task, run.setting("episodes", smoke=512, cpu=1024), seed=seed)
     if isinstance(say, Sequence):
         return right(say[run.seeds.index(seed)], drawn)
-    said = say.prequential(drawn).value
-    return (said.argmax(-1) == drawn.y)[:, -1].double()
+    hits: Tensor = say.prequential(drawn).value.argmax(-1) == drawn.y
+    return hits[:, -1].double()
 
 
 def accuracy(run: Run, say: Answers, *, asked: Task, shown: Task) -> Samples:
