@@ -172,7 +172,7 @@ def test_watched_models_are_those_of_plain_training_and_what_was_seen_is_kept(tm
 def test_a_level_is_reached_between_two_marks() -> None:
     seen = {"x": torch.tensor([[0.0, 0.2, 0.6], [0.0, 0.0, 0.1]])}
     found = Watched(models=[], steps=(0, 10, 20), seen=seen)
-    assert found.first("x", 0.4).tolist() == pytest.approx([15.0, 40.0])
+    assert found.first("x", 0.4).tolist() == pytest.approx([15.0, 35.0])
 
 
 def test_the_posterior_over_attributes_drops_those_that_do_not_fit() -> None:

@@ -40,9 +40,11 @@ def configurations(
     steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
     said = f"Muon at {matrix_rate:g}" if matrix_rate else f"AdamW at {rate:g}"
     run.settings["training"] = f"{steps} steps of {batch} contexts, {said}"
-    adamw = OptimiserConfig(rate=rate), ScheduleConfig(shape="constant", warm_up=50)
-    muon = OptimiserConfig(name="muon", rate=rate, matrix_rate=matrix_rate or 1.0)
-    optimiser, schedule = (muon, ScheduleConfig(shape="linear", warm_up=50, hold=0.5)) if matrix_rate else adamw
+    warm_up = min(50, steps)
+    optimiser, schedule = OptimiserConfig(rate=rate), ScheduleConfig(shape="constant", warm_up=warm_up)
+    if matrix_rate:
+        optimiser = OptimiserConfig(name="muon", rate=rate, matrix_rate=matrix_rate)
+        schedule = ScheduleConfig(shape="linear", warm_up=warm_up, hold=0.5)
     return [
         TrainingConfig(
             task=TaskChoice(name=task.card.name, settings=asdict(task)),

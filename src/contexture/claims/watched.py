@@ -27,14 +27,18 @@ class Watched(Generic[Model]):
     seen: dict[str, Float[Tensor, "members marks"]]
 
     def first(self, name: str, level: float) -> Float[Tensor, " members"]:
-        """When `name` first reaches a level, between marks by a straight line; twice the last step if it never does."""
+        """The step at which `name` first reaches a level, by straight lines between marks.
+
+        A member that never does is given the last step and as much more of it as its best is short of the level.
+        """
         seen, steps = self.seen[name].double(), torch.tensor(self.steps, dtype=torch.float64)
         reached = seen >= level
         after = reached.int().argmax(1)
         before = (after - 1).clamp(min=0)
         low, high = (seen.gather(1, place.unsqueeze(1)).squeeze(1) for place in (before, after))
         share = ((level - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-        return torch.where(reached.any(1), torch.lerp(steps[before], steps[after], share), 2 * steps[-1])
+        beyond = steps[-1] * (2 - seen.amax(1) / level)
+        return torch.where(reached.any(1), torch.lerp(steps[before], steps[after], share), beyond)
 
 
 def watch(

@@ -7,8 +7,9 @@ two linear probes:
     in weights   the attributes' values, from an item without a context, of items that the probe was not fitted on
     in context   which attribute decides, from the means over items and over labels of vectors and of their squares
 
-The second is asked after the second layer; after the first, no label has met another item. (A linear probe of the last
-item's vector alone, which was tried before, reads 0.45 of it at most: what decides is spread over the context.)
+The second is asked after the second layer; after the first, examples have not been compared with each other yet. (A
+linear probe of the last item's vector alone, which was tried before, is right half of the time at most, though answers
+are: what decides is spread over the context.)
 Items are given as their attributes (the component in the weights is perfect before any training) or mixed by a fixed
 network. The construction is `contexture.models.match_and_copy`. Transformers have three layers of width 32.
 Shapes: x [episodes, 11, 9], y [episodes, 11]; hidden vectors [episodes, width].
@@ -48,6 +49,7 @@ SHOWN = 10
 STEPS, EVERY = 600, 100
 FITTED, READ = 1500, 500
 CHANCE = 1 / ATTRIBUTES
+EARLY = "after one layer"
 LOOKS: tuple[Look, ...] = ("attributes", "mixed")
 
 
@@ -88,7 +90,7 @@ def looking(look: Look) -> Callable[[list[PairsModel]], dict[str, Tensor]]:
         found = {
             "right": [right(model, drawn).mean() for model in models],
             "in context": [in_context(model, drawn).mean() for model in models],
-            "after one layer": [in_context(model, drawn, layer=1).mean() for model in models],
+            EARLY: [in_context(model, drawn, layer=1).mean() for model in models],
             "in weights": [in_weights(model, look).mean() for model in models],
         }
         return {name: torch.stack(values) for name, values in found.items()}
@@ -149,11 +151,11 @@ def related(run: Run, name: str) -> Samples:
             errors=errors,
             zero_errors=torch.full_like(errors, 1 - 1 / VALUES),
             curves={
-                f"read {'after one layer' if name == 'after one layer' else 'after two layers'}": (
+                "answers are right": (range(1, len(order) + 1), right_in[order]),
+                f"attribute is read {'after one layer' if name == EARLY else 'after two layers'}": (
                     range(1, len(order) + 1),
                     read_in[order],
                 ),
-                "query's label is right": (range(1, len(order) + 1), right_in[order]),
             },
         )
 
@@ -168,6 +170,11 @@ def related(run: Run, name: str) -> Samples:
     spread="seeds",
     why="three tenths of the way from guessing among three attributes to being sure, between the third of the states "
     "whose answers are right most often and the third whose are least",
+    expected="undecided",
+    tried="600 steps of three seeds, in each of which the best states are read from more often than the worst; the "
+    "difference is between 0.14 and 0.40",
+    leaves_out="single answers: in a first run, with another probe, which prompts were answered rightly had little to "
+    "do with which were read rightly",
     axes=Axes(x="states of training, by how often answers are right", y="share"),
 )
 def relation(run: Run) -> Samples:
@@ -189,10 +196,10 @@ def relation_exact(run: Run) -> Samples:
     return over_seeds(run, one)
 
 
-@relation.control("read after the first layer, where no label has met another item, it is not")
+@relation.control("read after the first layer, where examples have not been compared with each other yet, it is not")
 def relation_before(run: Run) -> Samples:
     """The same probe and the same states."""
-    return related(run, "after one layer")
+    return related(run, EARLY)
 
 
 def learned(run: Run, look: Look, *, exact: bool = False, figure: bool = False) -> Samples:
@@ -209,7 +216,7 @@ def learned(run: Run, look: Look, *, exact: bool = False, figure: bool = False) 
         found = trained(run, look)
         read, said = in_context(found.models[index], drawn), right(found.models[index], drawn)[-READ:]
         items = "attributes" if look == "attributes" else "mixed items"
-        names = {f"in context, {items}": "in context", f"in weights, {items}": "in weights"}
+        names = {f"attribute is read, {items}": "in context", f"answers are right, {items}": "right"}
         return OneSeed(
             values=read,
             errors=1 - said,
@@ -227,6 +234,9 @@ def learned(run: Run, look: Look, *, exact: bool = False, figure: bool = False) 
     kind="trained",
     spread="seeds",
     why="half of the way from guessing among three attributes to being sure, within 600 steps",
+    expected="undecided",
+    tried="600 steps, after which two seeds of three are past the threshold, and none with mixed items; answers are "
+    "right from 0.80 to 0.97 with attributes, from 0.46 to 0.59 with mixed items",
     axes=OVER_STEPS,
 )
 def foundation(run: Run) -> Samples:
