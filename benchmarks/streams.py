@@ -83,7 +83,13 @@ def main(arguments: Iterable[str] | None = None) -> int:
     document = {
         "summary": summary(found),
         "streams": {name: comparison.to_document() for name, comparison in found.items()},
-        "command": "python benchmarks/streams.py --elec2 elec.csv",
+        "command": " ".join(
+            [
+                "python benchmarks/streams.py",
+                *(["--elec2", options.elec2.name] if options.elec2 else []),
+                *(["--only", *options.only] if options.only else []),
+            ]
+        ),
     }
     write_result(options.output, document)
     options.table.write_text(markdown(list(found.values()), command=document["command"]), encoding="utf-8")

@@ -87,7 +87,8 @@ def _cell(comparison: StreamComparison, name: str) -> str:
     if name not in held:
         return ""
     score, least = held[name], min(score.loss for score in comparison.scores)
-    loss = f"**{score.loss:.3f}**" if score.loss == least else f"{score.loss:.3f}"
+    loss = f"{score.loss:.3f}" if score.loss < 100 else f"{score.loss:.1e}"
+    loss = f"**{loss}**" if score.loss == least else loss
     hits = "" if score.accuracy is None else f", {score.accuracy:.3f}"
     return f"{loss}{hits}, {score.pairs_per_second:,.0f}/s"
 
