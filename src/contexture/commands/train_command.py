@@ -136,9 +136,12 @@ def _publish_agent(config: "TrainingConfig", folder: Path) -> int:
 def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "TrainingConfig":
     """A named recipe, or a modest one for any registered synthetic task; `mixers` replaces the pattern of layers."""
     from contexture.discovery import find
+    from contexture.models.backbone import BackboneConfig
+    from contexture.models.decisions import DecisionModelConfig
+    from contexture.models.pairs import PairsModelConfig
     from contexture.models.pattern import layers
-    from contexture.models.self_attention import SelfAttentionConfig
-    from contexture.models.set_mlp import SetMLPConfig
+    from contexture.models.planning import PlanningModelConfig
+    from contexture.models.tokens import TokenModelConfig
     from contexture.training.config import TaskChoice
     from contexture.training.recipes import RECIPES, over_pairs, over_tokens, over_trajectories
 
@@ -149,8 +152,9 @@ def _recipe(name: str, mixers: str | None, settings: Mapping[str, Any]) -> "Trai
         config = makers[find(name, "tasks").card.episodes](TaskChoice(name=name, settings=settings))
     if mixers is not None:
         names = tuple(part.strip() for part in mixers.split(",") if part.strip())
-        assert not isinstance(config.model, SelfAttentionConfig | SetMLPConfig)
+        assert isinstance(config.model, PairsModelConfig | TokenModelConfig | DecisionModelConfig | PlanningModelConfig)
         backbone = config.model.backbone
+        assert isinstance(backbone, BackboneConfig)
         before = layers(backbone.pattern)
         if all(layer.endswith(BARE) for layer in before):
             names = tuple(name if "+" in name else name + BARE for name in names)

@@ -132,7 +132,7 @@ def river_rivals(target: str, *, seed: int = 0) -> dict[str, Callable[[], Rival]
         }
     return {
         "logistic regression": lambda: scaled() | multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
-        "naive bayes": lambda: coded(compose.FuncTransformer(dict)) | naive_bayes.GaussianNB(),
+        "naive bayes": lambda: coded(compose.FuncTransformer(dict)) | naive_bayes.GaussianNB(),  # type: ignore[no-untyped-call]
         "hoeffding tree": tree.HoeffdingTreeClassifier,
         "adaptive random forest": lambda: forest.ARFClassifier(seed=seed),
     }

@@ -13,10 +13,9 @@ from contexture.evaluation.ladder.cells import Entrant
 from contexture.evaluation.per_seed import PerSeed
 from contexture.learners.in_context import InContext
 from contexture.learners.token_model import InContextTokens
-from contexture.models.pairs import PairsModel
-from contexture.models.self_attention import SelfAttentionConfig
-from contexture.models.set_mlp import SetMLPConfig
-from contexture.models.tokens import TokenModel
+from contexture.models.backbone import BackboneConfig
+from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.tokens import TokenModel, TokenModelConfig
 from contexture.protocols import Learner, SequenceLearner
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.loop import train_cohort
@@ -46,7 +45,8 @@ def configuration(task: TaskChoice, mixer: str, training: Training, *, seed: int
     """The run of one model: the modest recipe of the task with this mixer in every layer and learned positions."""
     tokens = task.build().card.episodes == "tokens"
     recipe = over_tokens(task) if tokens else over_pairs(task)
-    assert not isinstance(recipe.model, SelfAttentionConfig | SetMLPConfig)
+    assert isinstance(recipe.model, PairsModelConfig | TokenModelConfig)
+    assert isinstance(recipe.model.backbone, BackboneConfig)
     backbone = replace(
         recipe.model.backbone,
         pattern=(mixer,) * (2 if tokens else training.num_layers),

@@ -130,8 +130,8 @@ class StreamModel(nn.Module):
                 mine.load_state_dict({"weight": mine.weight, "bias": theirs.bias})
             if old.num_classes:
                 fresh.told.weight[: old.num_classes] = self.told.weight
-                for mine, theirs in zip(fresh.head.parameters(), self.head.parameters(), strict=True):
-                    mine[: old.num_classes], mine[-1] = theirs[:-1], theirs[-1]
+                for scores, known in zip(fresh.head.parameters(), self.head.parameters(), strict=True):
+                    scores[: old.num_classes], scores[-1] = known[:-1], known[-1]
         self.config, self.ask, self.recall = new, fresh.ask, fresh.recall
         if old.num_classes:
             self.told, self.head = fresh.told, fresh.head
@@ -163,7 +163,7 @@ class StreamModel(nn.Module):
             heads.projection.weight,
             heads.output.weight,
         ):
-            weight *= NOISE
+            weight.mul_(NOISE)
         self.ask.weight[asked] = self.recall.weight[recalled] = kernel
         if self.config.num_classes:
             self.told.weight[:, target] = label

@@ -202,7 +202,7 @@ def smaller(run: Run, kind: str, name: str) -> Samples:
 
     def one(seed: int) -> OneSeed:
         x = torch.randn(1, length, NARROW, generator=run.generator(seed, "vectors"))
-        stretches = x.split(length // 8, 1)
+        stretches = x.tensor_split(8, 1)
         whole, ours = (kept(backbone(deep(which), width=NARROW), stretches) for which in ("transformer", kind))
         ratio = torch.tensor(whole, dtype=torch.float64) / torch.tensor(ours)
         return OneSeed(values=ratio[-1:], curves={name: ([length * part // 8 for part in range(1, 9)], ratio)})

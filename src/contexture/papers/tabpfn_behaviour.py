@@ -60,7 +60,7 @@ def beyond(run: Run, learner: Learner, name: str) -> Samples:
     def one(seed: int) -> OneSeed:
         x, y = two_sides(run, seed, 4)
         said = green(learner, x, y, torch.cat((FAR, AT, LINE)))
-        far, near, line = said.split((2, 2, len(LINE)), 1)
+        far, near, line = said.tensor_split((2, 4), 1)
         errors, zero = misses(near, SIDES)
         return OneSeed(
             values=(far - 0.5).abs().mean(1),
@@ -675,7 +675,8 @@ def bare(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
             categorical=torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool),
             num_classes=torch.full(x.shape[:1], 3),
         )
-    return found.class_logits[..., :3].softmax(2).double()
+    chances: Tensor = found.class_logits[..., :3].softmax(2).double()
+    return chances
 
 
 def rearranged(run: Run, say: Say, name: str) -> Samples:

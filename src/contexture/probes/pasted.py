@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from contexture.errors import InputError
+from contexture.models.backbone import Backbone
 from contexture.models.pairs import PairsModel
 
 
@@ -32,6 +33,7 @@ def upper_layers(
     >>> torch.allclose(said, InContext(model).prequential(episodes).mean)
     True
     """
+    assert isinstance(model.backbone, Backbone)
     blocks = list(model.backbone.blocks)
     if not 0 <= layer < len(blocks):
         raise InputError(f"a model of {len(blocks)} blocks has none behind number {layer}")

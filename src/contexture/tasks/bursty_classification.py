@@ -34,7 +34,8 @@ from contexture.tasks.references import class_baselines
 def means(num_classes: int, num_features: int, seed: int) -> Float[Tensor, "classes features"]:
     """Where a world's classes lie."""
     drawn: Tensor = normal(num_classes, num_features, generator=derived(seed, "classes", num_classes))
-    return drawn / num_features**0.5
+    scaled: Tensor = drawn / num_features**0.5
+    return scaled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
