@@ -96,6 +96,17 @@ def test_learned_positions_end_somewhere():
         model.stream(ids[:, 200:], state)
 
 
+def test_a_mixer_learns_as_many_positions_as_its_model():
+    pattern, settings = ("masked-mixer+none", "aft-full+none"), {"width": 8, "num_heads": 2}
+    bounded = Backbone(
+        BackboneConfig(pattern=pattern, positions="learned", max_length=5, **settings), generator=fresh()
+    )
+    assert [tuple(p.shape) for name, p in bounded.named_parameters() if "mixing" in name] == [(2, 5, 5)]
+    assert {tuple(p.shape) for name, p in bounded.named_parameters() if "left" in name} == {(5, 5)}
+    free = Backbone(BackboneConfig(pattern="masked-mixer+none", **settings), generator=fresh())
+    assert [tuple(p.shape) for name, p in free.named_parameters() if "mixing" in name] == [(2, 1024, 1024)]
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_streaming_and_reading_give_what_forward_gives(form, num_classes):

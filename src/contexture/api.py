@@ -146,10 +146,10 @@ def recall(
 ) -> Ladder:
     """The recall ladder: where mixers stand on tasks over tokens at equal parameters, state or training time.
 
-    mixers: names and "file.py:Class", or "all" causal ones. budget: tiny, small or full. tasks: rungs, or tasks whose
-    rungs are meant; by default the budget's. run_dir: keeps every cell that is done; the same call goes on. workers:
-    processes of one thread each; 0 trains in this one. Raises InputError for what cannot be run, Interrupted after
-    Ctrl-C. A mixer that fails is a result, with its reason.
+    mixers: names and "file.py:Class", or "all" causal ones. budget: tiny, small, standard or full. tasks: rungs, or
+    tasks whose rungs are meant; by default the budget's. run_dir: keeps every cell that is done; the same call goes on.
+    workers: processes of one thread each; 0 trains in this one. Raises InputError for what cannot be run, Interrupted
+    after Ctrl-C. A mixer that fails is a result, with its reason.
     """
     chosen = choose_budget(budget)
     names = causal_mixers() if mixers == "all" else [mixers] if isinstance(mixers, str) else list(mixers)

@@ -140,7 +140,9 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     mixers = parser.add_argument_group("mixers, trained for the comparison (TASK: recall, or a synthetic family)")
     mixers.add_argument("--mixers", type=_comma_list, metavar="A,B|all", help="names and files (mine.py:MyMixer)")
-    mixers.add_argument("--budget", choices=("tiny", "small", "full"), default="small", help="how much is trained")
+    mixers.add_argument(
+        "--budget", choices=("tiny", "small", "standard", "full"), default="small", help="how much is trained"
+    )
     mixers.add_argument("--tasks", type=_comma_list, metavar="A,B", help="rungs of the recall ladder, or their tasks")
     mixers.add_argument(
         "--match",

@@ -4,7 +4,7 @@
 
 channel by channel; AFT-simple has no biases w. q, k, v = x W_q, x W_k, x W_v, and the output is y W_o.
 x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim], where heads have no meaning of their own; a, b: one
-learned vector of `rank` numbers for each of `max_length` positions.
+learned vector of `rank` numbers for each of `max_length` positions (no more numbers than positions).
 """
 
 from typing import NamedTuple
@@ -95,6 +95,7 @@ class AFTFull(nn.Module):
         super().__init__()
         self.max_length = max_length
         self.heads = Heads(width, num_heads=num_heads, generator=generator, gain=gain)
+        rank = min(rank, max_length)
         std = (BIAS * rank**-0.5) ** 0.5
         self.left = Embedding(max_length, rank, generator=generator, std=std)
         self.right = Embedding(max_length, rank, generator=generator, std=std)

@@ -40,9 +40,10 @@ class BackboneConfig:
 
     settings: keyword arguments of a mixer's constructor, by the mixer's name in the pattern. positions: what is added
     to the first layer's input; a mixer may know positions by itself, as softmax attention does unless told otherwise.
-    `max_length` bounds learned positions alone. expansion: hidden width of the feed-forward network over the width.
-    placement: where the norms stand, see `contexture.blocks`; other than "pre" asks for layers of one mixer and one
-    feed-forward network. maps: "spectral" gives every linear map inside the backbone a learned spectral norm.
+    `max_length` bounds learned positions, the model's and those that its mixers learn. expansion: hidden width of the
+    feed-forward network over the width. placement: where the norms stand, see `contexture.blocks`; other than "pre"
+    asks for layers of one mixer and one feed-forward network. maps: "spectral" gives every linear map inside the
+    backbone a learned spectral norm.
     """
 
     pattern: str | tuple[str, ...] = "softmax*4"
@@ -89,6 +90,8 @@ def _mixer(name: str, config: BackboneConfig, width: int, *, generator: torch.Ge
         )
     if "gain" in known:
         settings.setdefault("gain", gain)
+    if config.positions == "learned" and "max_length" in known:
+        settings.setdefault("max_length", config.max_length)
     built = mixer(width, num_heads=config.num_heads, generator=generator, **settings)
     return cast(Mixer, built)
 

@@ -42,6 +42,22 @@ class Budget:
     num_evaluated: int = 512
 
 
+EVERY_RUNG = (
+    "induction",
+    "mqar-4",
+    "mqar-8",
+    "mqar-16",
+    "noisy-recall",
+    "fuzzy-recall",
+    "phonebook",
+    "copying",
+    "selective-copying",
+    "compression",
+    "running-parity",
+    "permutations-3",
+    "permutations-5",
+)
+
 BUDGETS: Mapping[str, Budget] = {
     budget.name: budget
     for budget in (
@@ -67,22 +83,16 @@ BUDGETS: Mapping[str, Budget] = {
             most_seconds=25.0,
         ),
         Budget(
+            name="standard",
+            rungs=EVERY_RUNG,
+            steps=400,
+            rates=(0.03, 0.1),
+            num_seeds=3,
+            most_seconds=25.0,
+        ),
+        Budget(
             name="full",
-            rungs=(
-                "induction",
-                "mqar-4",
-                "mqar-8",
-                "mqar-16",
-                "noisy-recall",
-                "fuzzy-recall",
-                "phonebook",
-                "copying",
-                "selective-copying",
-                "compression",
-                "running-parity",
-                "permutations-3",
-                "permutations-5",
-            ),
+            rungs=EVERY_RUNG,
             steps=800,
             rates=(0.01, 0.03, 0.1),
             num_seeds=3,
