@@ -1,8 +1,10 @@
 r"""Transformers for supervised online continual learning (Bornschein et al., 2024).
 
 A transformer reads its recent pairs (x, y), and is trained while it reads: one step of its weights for every chunk of
-the stream, on the chunk and on replayed parts of the past (`contexture.training.streams.learner`). What counts is the
-loss of every next target before it is seen, -log p(y_t | x_t, all pairs before), summed over a stream that changes:
+the stream, on the chunk and on replayed parts of the past (`contexture.training.streams.learner`; that our learner
+makes classes trade names in what is replayed is left off here, since the paper does not, and a net without context
+would suffer from it). What counts is the loss of every next target before it is seen, -log p(y_t | x_t, all pairs
+before), summed over a stream that changes:
 handwritten digits whose ten labels trade places every so many images. In the terms of that stream a phase is what lies
 between two changes.
 Shapes: losses [pairs], as [phases, pairs of a phase] for everything that is judged.
@@ -72,7 +74,7 @@ def digits(num_pairs: int, every: int, seed: int) -> Stream:
 def ours(stream: Stream, seed: int, run: Run, *, part: str) -> Tensor:
     """The stream learner's losses, with one part taken away."""
     sizes = run.setting("model", smoke={"width": 16, "context": 16, "num_heads": 2}, cpu={})
-    config = StreamConfig(**{**sizes, "seed": seed, **PARTS[part]})
+    config = StreamConfig(**{**sizes, "seed": seed, "relabelled": 0, **PARTS[part]})
 
     def make() -> dict[str, Tensor]:
         pieces = [losses for losses, _ in score_ours(config, stream.rows, stream.targets)]
@@ -176,7 +178,7 @@ def context_told(run: Run) -> Samples:
 def context_without(run: Run) -> Samples:
     """The net without context in the learner's place."""
     bare = part("without context")
-    return beside(run, bare, "without context", other=bare, called="the same again")
+    return beside(run, bare, "without context", other=bare, called="without context")
 
 
 @claim(
@@ -205,7 +207,7 @@ def gradients_told(run: Run) -> Samples:
 def gradients_without(run: Run) -> Samples:
     """The net with frozen weights in the learner's place."""
     frozen = part("frozen weights")
-    return beside(run, frozen, "frozen weights", other=frozen, called="the same again")
+    return beside(run, frozen, "frozen weights", other=frozen, called="frozen weights")
 
 
 @claim(
@@ -234,7 +236,7 @@ def replay_told(run: Run) -> Samples:
 def replay_without(run: Run) -> Samples:
     """The net without replay in the learner's place."""
     once = part("without replay")
-    return beside(run, once, "without replay", other=once, called="the same again")
+    return beside(run, once, "without replay", other=once, called="without replay")
 
 
 @claim(
@@ -264,7 +266,7 @@ def fast_told(run: Run) -> Samples:
 def fast_without(run: Run) -> Samples:
     """The net without context in the learner's place."""
     bare = part("without context")
-    return beside(run, bare, "without context", other=bare, called="the same again", pairs=EARLY)
+    return beside(run, bare, "without context", other=bare, called="without context", pairs=EARLY)
 
 
 def sustained(run: Run, learner: Losses, name: str) -> Samples:
@@ -292,6 +294,9 @@ def sustained(run: Run, learner: Losses, name: str) -> Samples:
     direction="below",
     kind="trained",
     why="the last phases' loss is lower by a seventh than that of the first ones",
+    expected="undecided",
+    tried="where classes also trade names in half of what is replayed, as our learner has it, it came to 0.69, with an "
+    "interval from 0.65 to 0.74",
     axes=Axes(x="phase", y="mean log loss of the next target"),
 )
 def lasting(run: Run) -> Samples:
@@ -300,7 +305,7 @@ def lasting(run: Run) -> Samples:
 
 
 def learns_slowly(stream: Stream, seed: int, run: Run) -> Tensor:
-    """Losses that halve from the first pair to the last."""
+    """Losses that fall to an eighth from the first pair to the last."""
     count = len(stream.targets)
     return CHANCE * (1 - torch.arange(count, dtype=torch.float64) / (2 * count)) ** 3
 

@@ -3,6 +3,7 @@
 A point of a line is the mean loss of one window of pairs; where the law is known to change there is a dotted rule.
 """
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from contexture.reports.svg import DPI, SETTINGS, to_svg
 if TYPE_CHECKING:
     from rich.console import Console
 
+MOST = 5
+"""Times the median of all windows that the picture reaches to."""
 _WIDTH, _HEIGHT, _LINE = 860, 420, 17
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5))
 
@@ -105,7 +108,8 @@ def figure(comparison: StreamComparison) -> str:
         axes = drawn.add_axes(area)
         shared.quiet(axes)
         values = [value for score in comparison.scores for value in score.windows]
-        low, high = shared.padded(values, log=False)
+        most = MOST * statistics.median(values)  # a learner that diverges leaves the picture, and the others stay
+        low, high = shared.padded([min(value, most) for value in values], log=False)
         shared.number_y(axes, low, high, log=False)
         for place, drift in enumerate(comparison.drifts):
             axes.axvline(drift, color=LIGHT["muted"], linewidth=0.7, dashes=(2, 3), zorder=1, gid=f"drift-{place}")
