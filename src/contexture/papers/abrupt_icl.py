@@ -167,7 +167,7 @@ def head(run: Run, task: BurstyClassification, *, figure: bool = False) -> Sampl
 
     def one(seed: int) -> OneSeed:
         model = found.models[run.seeds.index(seed)]
-        drawn = run.sample(NEW, run.setting("episodes", smoke=128, cpu=1024), seed=seed)
+        drawn = run.sample(NEW, run.setting("episodes", smoke=512, cpu=1024), seed=seed)
         strength = induction_strength(attention_weights(model, drawn)[-1], drawn.latents["classes"])
         errors = 1 - answered(run, found.models, seed, task)
         lines = curve(
@@ -206,7 +206,7 @@ def induction_head_by_hand(run: Run) -> Samples:
     """Both parameters at forty."""
 
     def one(seed: int) -> OneSeed:
-        drawn = run.sample(NEW, run.setting("episodes", smoke=128, cpu=1024), seed=seed)
+        drawn = run.sample(NEW, run.setting("episodes", smoke=512, cpu=1024), seed=seed)
         model = InductionModel(TWO, generator=generator("by hand"))
         with torch.no_grad():
             model.joining.weight.fill_(40.0)
@@ -230,7 +230,7 @@ def induction_head_few(run: Run) -> Samples:
 def precedes(run: Run, name: str, level: float) -> Samples:
     """When a measure reaches a level, per when accuracy on new classes has gone a fifth of its way."""
     found = trained(run, TASK)
-    when, icl = found.first(name, level), found.first("context", 0.4)
+    when, icl = found.first(name, level), found.first("context", 0.4).clamp(max=found.steps[-1])
 
     def one(seed: int) -> OneSeed:
         index = run.seeds.index(seed)
@@ -253,6 +253,9 @@ def precedes(run: Run, name: str, level: float) -> Samples:
     spread="seeds",
     why="both have gone a fifth of their way to 1, from 0.17 and from guessing among four labels; a twentieth of the "
     "time is more than the marks leave open",
+    expected="undecided",
+    tried="one level for each, fixed beforehand; the first layer's weights leave their start some hundred steps before "
+    "accuracy leaves its plateau, but from a fifth of the way on they rise together",
 )
 def precursor(run: Run) -> Samples:
     """The first layer's attention of labels to the token before them."""
@@ -263,7 +266,7 @@ def precursor(run: Run) -> Samples:
 def precursor_guessing(run: Run) -> Samples:
     """Four fifths of the accuracy of such guesses."""
     if run.scale == "smoke":
-        return over_seeds(run, lambda seed: OneSeed(values=torch.zeros(128), per=torch.ones(128)))
+        return over_seeds(run, lambda seed: OneSeed(values=torch.zeros(512), per=torch.ones(512)))
     return precedes(run, "context", 0.2)
 
 
@@ -397,7 +400,7 @@ def afterwards(run: Run, *, pattern: str, ideal: bool = False) -> Samples:
 
     def one(seed: int) -> OneSeed:
         index = run.seeds.index(seed)
-        at = min(found.steps.index(step) for step in found.steps if step >= min(float(when[index]), found.steps[-1]))
+        at = sum(step <= min(float(when[index]), found.steps[-1] - 1) for step in found.steps) - 1
         weights = found.seen["weights"][index].double()
         lost = answered(run, TASK_ORACLE, seed, absent(TASK)) - answered(run, TASK.oracle(), seed, absent(TASK))
         errors = 1 - answered(run, found.models, seed, SKEWED)
@@ -417,11 +420,14 @@ def afterwards(run: Run, *, pattern: str, ideal: bool = False) -> Samples:
 
 @claim(
     "The head then competes with the weights: after it has come, fewer classes are known by heart than before.",
-    threshold=-0.02,
+    threshold=-0.05,
     direction="below",
     kind="trained",
     spread="seeds",
-    why="a fiftieth of all classes, of about a fifth that are known when the head comes",
+    why="a twentieth of all classes, a quarter of what is known when the head comes",
+    expected="undecided",
+    tried="1,200 steps, which end soon after the head has come; what is known stops growing then, at about 0.2, while "
+    "one layer goes on to 0.34",
     axes=Axes(x="training steps", y="accuracy"),
 )
 def competes(run: Run) -> Samples:
@@ -443,7 +449,9 @@ def competes_one_layer(run: Run) -> Samples:
 
 def two_parameters_on(run: Run, task: BurstyClassification, *, joins: bool) -> list[InductionModel]:
     """The head of two parameters with its network, for each seed."""
-    made = configurations(run, task, replace(TWO, joins=joins), num_steps=STEPS // 2, rate=1e-2)
+    steps = run.setting("steps of the small model", smoke=100, cpu=STEPS // 2)
+    small = configurations(run, task, replace(TWO, joins=joins), num_steps=steps, rate=1e-2)
+    made = [replace(config, steps=steps) for config in small]
     return [model for model in run.train(made) if isinstance(model, InductionModel)]
 
 
