@@ -231,7 +231,7 @@ def induction_head_few(run: Run) -> Samples:
 def precedes(run: Run, name: str, level: float) -> Samples:
     """When a measure reaches a level, per when accuracy on new classes has gone a fifth of its way."""
     found = trained(run, TASK)
-    when, icl = found.first(name, level), found.first("context", 0.4)
+    when, icl = found.first(name, level), found.first("context", 0.4).clamp(max=found.steps[-1])
 
     def one(seed: int) -> OneSeed:
         index = run.seeds.index(seed)
@@ -401,7 +401,7 @@ def afterwards(run: Run, *, pattern: str, ideal: bool = False) -> Samples:
 
     def one(seed: int) -> OneSeed:
         index = run.seeds.index(seed)
-        at = min(found.steps.index(step) for step in found.steps if step >= min(float(when[index]), found.steps[-1]))
+        at = sum(step <= min(float(when[index]), found.steps[-1] - 1) for step in found.steps) - 1
         weights = found.seen["weights"][index].double()
         lost = answered(run, TASK_ORACLE, seed, absent(TASK)) - answered(run, TASK.oracle(), seed, absent(TASK))
         errors = 1 - answered(run, found.models, seed, SKEWED)
@@ -421,11 +421,11 @@ def afterwards(run: Run, *, pattern: str, ideal: bool = False) -> Samples:
 
 @claim(
     "The head then competes with the weights: after it has come, fewer classes are known by heart than before.",
-    threshold=-0.02,
+    threshold=-0.05,
     direction="below",
     kind="trained",
     spread="seeds",
-    why="a fiftieth of all classes, of about a fifth that are known when the head comes",
+    why="a twentieth of all classes, a quarter of what is known when the head comes",
     expected="undecided",
     tried="1,200 steps, which end soon after the head has come; what is known stops growing then, at about 0.2, while "
     "one layer goes on to 0.34",
@@ -450,7 +450,9 @@ def competes_one_layer(run: Run) -> Samples:
 
 def two_parameters_on(run: Run, task: BurstyClassification, *, joins: bool) -> list[InductionModel]:
     """The head of two parameters with its network, for each seed."""
-    made = configurations(run, task, replace(TWO, joins=joins), num_steps=STEPS // 2, rate=1e-2)
+    steps = run.setting("steps of the small model", smoke=100, cpu=STEPS // 2)
+    small = configurations(run, task, replace(TWO, joins=joins), num_steps=steps, rate=1e-2)
+    made = [replace(config, steps=steps) for config in small]
     return [model for model in run.train(made) if isinstance(model, InductionModel)]
 
 
