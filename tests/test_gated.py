@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from contexture.blocks.gated import GatedBlock, PostNormBlock
+from contexture.blocks.gated import GatedBlock
 from contexture.blocks.gates import GATES
+from contexture.blocks.post_norm import PostNormBlock
 from contexture.environments.memory_length import MemoryLength
 from contexture.environments.t_maze import TMaze
 from contexture.errors import InputError
@@ -94,7 +95,7 @@ def test_where_norms_and_gates_stand() -> None:
 
 
 def test_ways_that_do_not_exist_or_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="residual is pre-norm, post-norm, or one of sum, input"):
+    with pytest.raises(InputError, match="there are pre-norm, post-norm, hybrid-norm, sum, input"):
         BackboneConfig(residual="lstm")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one mixer and one feed-forward network"):
         Backbone(BackboneConfig(pattern="softmax+none", residual="gru"), generator=generator(0))

@@ -31,6 +31,7 @@ def modulated(
 ) -> Float[Tensor, "batch time width"]:
     """Run over a whole sequence.
 
+    >>> import torch
     >>> from contexture.blocks.feed_forward import GELU
     >>> from contexture.leaves.norm import RMSNorm
     >>> from contexture.mixers.softmax import SoftmaxAttention

@@ -66,7 +66,8 @@ def entropy(scores: Float[Tensor, "*lead keys"]) -> Float[Tensor, "*lead"]:
 def relative_entropy(scores: Float[Tensor, "*lead queries keys"]) -> Float[Tensor, "*lead later"]:
     """Each query's entropy over that of even weights, for queries that see two keys at least.
 
-    >>> relative_entropy(torch.zeros(3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)).tolist()
+    >>> even = torch.zeros(3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+    >>> [round(one, 12) for one in relative_entropy(even).tolist()]
     [1.0, 1.0]
     """
     seen = torch.arange(2, scores.shape[-1] + 1, dtype=torch.float64, device=scores.device)
