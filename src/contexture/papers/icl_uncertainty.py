@@ -210,10 +210,15 @@ def lost(
 QUARTER = "three quarters of what can be gained, in nats, over who knows the variance of y alone"
 
 
+TRIED = "1,000 steps for each of three seeds, which differ by more than lets them decide; more were not trained"
+
+
 @claim(
     "Asked for mean and variance, a trained transformer is near the Bayesian in both, where noise differs by prompt.",
     threshold=0.25,
     direction="below",
+    expected="undecided",
+    tried=TRIED,
     why=QUARTER,
     kind="trained",
     spread="seeds",
@@ -265,6 +270,8 @@ def prior_or_not(run: Run, said: Sequence[Says], name: str) -> Samples:
     "Variances tell whether a prior is at work: its own are the Bayesian's, not those of who knows no prior.",
     threshold=0.25,
     direction="below",
+    expected="undecided",
+    tried=TRIED,
     why="half as far from the one as from the other, in logarithms; this is the square",
     kind="trained",
     spread="seeds",
@@ -313,6 +320,8 @@ def by_scale(run: Run, who: Mapping[str, Sequence[Says]], *, what: str) -> dict[
     "With weights from elsewhere it infers like no Bayesian, neither of the prior in training nor of the new one.",
     threshold=0.25,
     direction="above",
+    expected="undecided",
+    tried=TRIED,
     why="the same quarter within which it counts as near the Bayesian in training",
     kind="trained",
     spread="seeds",
@@ -344,6 +353,8 @@ ASKED = 2.0
     "Shifted inputs are learned from as well, where training varies the inputs' scale: scales are a family, too.",
     threshold=0.25,
     direction="below",
+    expected="undecided",
+    tried=TRIED,
     why=QUARTER,
     kind="trained",
     spread="seeds",
