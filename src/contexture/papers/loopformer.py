@@ -160,6 +160,8 @@ def tight_fixed(run: Run) -> Samples:
     "Being told time and step lets it answer at every budget: over three to eight loops little error is left.",
     threshold=0.3,
     direction="below",
+    expected="undecided",
+    tried="500 steps; who is told neither time nor step comes to .38, not surely above the threshold",
     kind="trained",
     why="three tenths of the zero predictor's error, on average over six budgets",
     axes=BY_LOOPS,
