@@ -138,7 +138,7 @@ def linear_once(run: Run) -> Samples:
     threshold=0.8,
     direction="above",
     expected="not-held",
-    tried="600 steps for each of three seeds; the gap to six layers still closed when they ended",
+    tried="600 steps for each of three seeds; more were not trained",
     kind="trained",
     why=MATCHES,
     axes=BY_EXAMPLE,

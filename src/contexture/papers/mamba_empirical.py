@@ -64,7 +64,7 @@ def hybrid(run: Run) -> Learners:
     threshold=0.1,
     direction="above",
     expected="undecided",
-    tried="300 steps, after which one of three transformers looks numbers up half as well as the others",
+    tried="300 steps, after which seeds differ by more than the models do",
     why="a tenth of the digits more are right; one constant digit is right in an eighth",
     kind="trained",
     spread="seeds",
