@@ -196,12 +196,15 @@ def main(arguments: list[str] | None = None) -> int:
                 row = {"shape": name, "threads": threads, "model": model, "dtype": dtype}
                 rows.append({**row, "milliseconds": round(milliseconds, 2), "of_first": faster})
                 print(*rows[-1].values(), sep="\t", file=sys.stderr, flush=True)
+    asked = ["--rounds", str(chosen.rounds), "--threads", *map(str, chosen.threads)]
+    if chosen.peer is not None:
+        asked += ["--peer", "in-context-learning/src"]
     document = {
         "benchmark": "training step",
         "unit": "milliseconds: of processor time on one thread, of the clock on more; of_first: times the first's rate",
         "shapes": {name: asdict(shape) for name, shape in SHAPES.items()},
         "batch": BATCH,
-        "command": shlex.join(["python", "benchmarks/training_step.py", *(["--peer", "src"] if chosen.peer else [])]),
+        "command": shlex.join(["python", "benchmarks/training_step.py", *asked]),
         "environment": environment(),
     }
     write_result(chosen.output, {**document, "rows": rows})
