@@ -17,7 +17,7 @@ from contexture.cli import main
 from contexture.discovery import find_paper, papers
 from contexture.errors import InputError
 from contexture.models.self_attention import SelfAttentionConfig
-from contexture.reports.claim_figures import png, svg
+from contexture.reports.claim_figures import figure, png, svg
 from contexture.store.results import read_result
 from contexture.training.config import TaskChoice, TrainingConfig
 
@@ -196,6 +196,19 @@ def test_the_same_record_gives_the_same_picture() -> None:
         result = measure(papers()["icl-by-gd"].claim(name), Run())
         assert svg(result) == svg(result)
         assert png(result).startswith(b"\x89PNG")
+
+
+def test_no_name_stands_on_a_line() -> None:
+    results = Path(__file__).parent.parent / "results"
+    drawn = figure(published(papers()["hybrid-analysis"], results)[0])
+    (axes,) = drawn.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    names, plot, words = legend.get_window_extent(), axes.get_window_extent(), drawn.texts[0].get_window_extent()
+    assert plot.y1 <= names.y0
+    assert names.y1 <= words.y0
+    assert names.x1 <= plot.x1
+    assert words.y1 <= drawn.bbox.y1
 
 
 def test_a_cache_trains_a_model_once(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The picture of a claim: its lines where it has some; otherwise the number, its reference and its control.
 
-Lines are means over seeds within a band from the least to the largest seed; the threshold is a dotted rule. The same
-record gives the same bytes.
+Lines are means over seeds within a band from the least to the largest seed, named above them, where no line runs; the
+threshold is a dotted rule. The same record gives the same bytes.
 """
 
 import io
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from contexture.claims.harness import Line, Result
 from contexture.reports import axes as shared
+from contexture.reports.figures import text_width
 from contexture.reports.numbers import number
 from contexture.reports.palette import LIGHT, NUM_HUES
 from contexture.reports.svg import DPI, SETTINGS, standalone, to_svg
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = (640, 400)
+WIDTH, PLOT_HEIGHT = 640, 296
+"""Pixels of the whole width, and of the height between the axes' ends."""
+_LEFT, _RIGHT, _BELOW, _LINE = 83, 19, 56, 16
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _FLOOR = 1e-18
 """Where a difference that is exactly zero is drawn on a logarithmic axis."""
@@ -30,7 +33,7 @@ def element(result: Result, *, name: str = "claim", titled: bool = True) -> str:
 
     with mpl.rc_context(SETTINGS):
         return to_svg(
-            _figure(result, titled=titled),
+            figure(result, titled=titled),
             name=name,
             title=result.sentence,
             description=f"{result.verdict}: {number(result.value)} between {number(result.low)} and "
@@ -49,23 +52,39 @@ def png(result: Result) -> bytes:
 
     written = io.BytesIO()
     with mpl.rc_context(SETTINGS):
-        _figure(result).savefig(written, format="png", dpi=2 * DPI, facecolor="white", metadata={"Software": None})
+        figure(result).savefig(written, format="png", dpi=2 * DPI, facecolor="white", metadata={"Software": None})
     return written.getvalue()
 
 
-def _figure(result: Result, *, titled: bool = True) -> "Figure":
+def figure(result: Result, *, titled: bool = True) -> "Figure":
+    """The picture as matplotlib has it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(SIZE[0] / DPI, SIZE[1] / DPI), dpi=DPI)
-    axes = figure.add_axes((0.13, 0.14, 0.84, 0.83 if not titled else 0.74 if result.lines else 0.7))
+    sentence = _wrapped(result.sentence) if titled else ""
+    above = 12 + _LINE * (sentence.count("\n") + 1 if titled else 0) + (10 if titled else 0)
+    columns, rows = _legend_grid(result)
+    height = _BELOW + PLOT_HEIGHT + _LINE * rows + above
+    drawn = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI)
+    across = (WIDTH - _LEFT - _RIGHT) / WIDTH
+    axes = drawn.add_axes((_LEFT / WIDTH, _BELOW / height, across, PLOT_HEIGHT / height))
     if titled:
-        figure.text(0.02, 0.95, _wrapped(result.sentence), color=LIGHT["ink"], fontsize=11, va="top")
+        drawn.text(0.02, 1 - 12 / height, sentence, color=LIGHT["ink"], fontsize=11, va="top")
     shared.quiet(axes)
     if result.lines:
-        _draw_lines(axes, result)
+        _draw_lines(axes, result, columns=columns)
     else:
         _draw_numbers(axes, result)
-    return figure
+    return drawn
+
+
+def _legend_grid(result: Result) -> tuple[int, int]:
+    """Columns and rows of the legend above the lines: as many columns as fit beside each other."""
+    names = [*result.lines, *(["threshold"] if result.lines and result.axes and result.axes["rule"] else [])]
+    if not names:
+        return 1, 0
+    widest = max(text_width(name, size=10) for name in names) + 56
+    columns = max(1, min(len(names), int((WIDTH - _LEFT - _RIGHT) / widest)))
+    return columns, math.ceil(len(names) / columns)
 
 
 def _wrapped(text: str) -> str:
@@ -74,7 +93,7 @@ def _wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, 92))
 
 
-def _draw_lines(axes: "Axes", result: Result) -> None:
+def _draw_lines(axes: "Axes", result: Result, *, columns: int) -> None:
     about = result.axes or {"x": "", "y": "", "log_x": False, "log_y": False, "rule": False}
     for index, (name, line) in enumerate(result.lines.items()):
         colour = LIGHT[f"hue-{index % NUM_HUES + 1}"]
@@ -94,7 +113,10 @@ def _draw_lines(axes: "Axes", result: Result) -> None:
     axes.set_xlabel(about["x"], color=LIGHT["muted"])
     axes.set_ylabel(about["y"], color=LIGHT["muted"], fontsize=11)
     _whole_ticks(axes, list(result.lines.values()))
-    axes.legend(frameon=False, labelcolor=LIGHT["ink"], fontsize=10)
+    axes.legend(
+        frameon=False, labelcolor=LIGHT["ink"], fontsize=10, ncols=columns, loc="lower left",
+        bbox_to_anchor=(0, 1), borderaxespad=0.1, borderpad=0.1, labelspacing=0.3, columnspacing=1.4,
+    )  # fmt: skip
 
 
 def _whole_ticks(axes: "Axes", lines: list[Line]) -> None:
