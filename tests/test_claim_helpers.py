@@ -2,7 +2,8 @@
 
 import torch
 
-from contexture.claims.beside import excess, gap, said_by
+from contexture.claims.beside import excess, gap
+from contexture.claims.in_context import said_by
 from contexture.claims.outputs import apart
 from contexture.claims.recall import hits, recalled, train_recall
 from contexture.claims.run import Run

@@ -12,28 +12,23 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from contexture.claims.in_context import Predict, said_by
 from contexture.claims.protocol import OneSeed, Samples, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.in_context import InContext
 from contexture.models.pairs import PairsModel
-from contexture.protocols import Learner, Pairs
+from contexture.protocols import Pairs
 
-Said = Callable[[Pairs], Tensor]
 Draw = Callable[[int], Pairs]
 """The episodes of a seed."""
 
 
-def said_by(learner: Learner) -> Said:
-    """What a learner predicts."""
-    return lambda drawn: learner.prequential(drawn).value
-
-
-def each(models: Sequence[PairsModel]) -> list[Said]:
+def each(models: Sequence[PairsModel]) -> list[Predict]:
     """What every seed's trained model predicts."""
     return [said_by(InContext(model)) for model in models]
 
 
-def gap(run: Run, draw: Draw, said: Sequence[Said], wanted: Said, *, name: str = "", first: int = 1) -> Samples:
+def gap(run: Run, draw: Draw, said: Sequence[Predict], wanted: Predict, *, name: str = "", first: int = 1) -> Samples:
     """The squared difference from what is wanted, relative to its square; one predictor for each seed, or for all."""
 
     def one(seed: int) -> OneSeed:
@@ -44,7 +39,7 @@ def gap(run: Run, draw: Draw, said: Sequence[Said], wanted: Said, *, name: str =
     return over_seeds(run, one)
 
 
-def excess(run: Run, draw: Draw, said: Sequence[Said], best: Said, *, name: str = "", first: int = 1) -> Samples:
+def excess(run: Run, draw: Draw, said: Sequence[Predict], best: Predict, *, name: str = "", first: int = 1) -> Samples:
     """The squared error per that of the best; one predictor for each seed, or for all."""
 
     def one(seed: int) -> OneSeed:
@@ -56,7 +51,7 @@ def excess(run: Run, draw: Draw, said: Sequence[Said], best: Said, *, name: str 
     return over_seeds(run, one)
 
 
-def _of(run: Run, seed: int, said: Sequence[Said]) -> Said:
+def _of(run: Run, seed: int, said: Sequence[Predict]) -> Predict:
     return said[run.seeds.index(seed) % len(said)]
 
 

@@ -10,7 +10,7 @@ from contexture.claims.run import Run
 from contexture.models.kinds import AnyConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.set_mlp import SetMLP, SetMLPConfig
-from contexture.protocols import Pairs
+from contexture.protocols import Learner, Pairs
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
 
@@ -101,3 +101,8 @@ def predicts(model: PairsModel | SetMLP) -> Predict:
         return mean.double()
 
     return say
+
+
+def said_by(learner: Learner) -> Predict:
+    """What a learner says of every y: means, or the chances of classes."""
+    return lambda drawn: learner.prequential(drawn).value

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.beside import Said, each, gap, said_by
-from contexture.claims.in_context import train_in_context
+from contexture.claims.beside import each, gap
+from contexture.claims.in_context import Predict, said_by, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.in_context import InContext
@@ -87,7 +87,7 @@ def trained(run: Run, task: Task, settings: dict[str, Any], *, depth: int = 3) -
     )
 
 
-def near(run: Run, said: Sequence[Said], task: Task, name: str = "") -> Samples:
+def near(run: Run, said: Sequence[Predict], task: Task, name: str = "") -> Samples:
     """The squared difference from the posterior mean over its own square, after one example and more."""
     episodes = run.setting("episodes", smoke=256, cpu=4096)
     return gap(run, lambda seed: run.sample(task, episodes, seed=seed), said, said_by(optimum(task)), name=name)
@@ -98,7 +98,7 @@ def columns(x: Tensor) -> Tensor:
     return FOURIER.features(x)
 
 
-def solved(features: Callable[[Tensor], Tensor] = lambda x: x) -> Said:
+def solved(features: Callable[[Tensor], Tensor] = lambda x: x) -> Predict:
     """Ridge regression on features of x, from running sums."""
 
     def say(drawn: Pairs) -> Tensor:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.beside import Draw, Said, each, excess, gap, said_by
-from contexture.claims.in_context import train_in_context
+from contexture.claims.beside import Draw, each, excess, gap
+from contexture.claims.in_context import Predict, said_by, train_in_context
 from contexture.claims.protocol import Axes, Curve, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.models.backbone import BackboneConfig
@@ -60,7 +60,7 @@ FASTER = family(1.0, OTHER)
 COVERING = (LINES, WAVES, BLENDS, FASTER)
 
 
-def average(*families: LineAndWave) -> Said:
+def average(*families: LineAndWave) -> Predict:
     """The families' Bayesian regressions, averaged by evidence."""
     oracle = mixture(*families).oracle() if len(families) > 1 else families[0].oracle()
     assert oracle is not None
@@ -98,7 +98,7 @@ def episodes(run: Run) -> int:
     return run.setting("episodes", smoke=256, cpu=4096)
 
 
-def beside_told(run: Run, lines: Sequence[Said], waves: Sequence[Said], name: str) -> Samples:
+def beside_told(run: Run, lines: Sequence[Predict], waves: Sequence[Predict], name: str) -> Samples:
     """Squared errors on lines and on waves, in turn, per those of regression on the columns of the right family."""
     found = [outside(run, said, task, name) for said, task in ((lines, LINES), (waves, WAVES))]
     joined = [[getattr(part, field) for part in found] for field in ("values", "per", "errors", "zero_errors")]
@@ -107,7 +107,7 @@ def beside_told(run: Run, lines: Sequence[Said], waves: Sequence[Said], name: st
     return Samples(values=values, per=per, errors=errors, zero_errors=zero_errors, curves=curves)
 
 
-def outside(run: Run, said: Sequence[Said], task: LineAndWave, name: str = "") -> Samples:
+def outside(run: Run, said: Sequence[Predict], task: LineAndWave, name: str = "") -> Samples:
     """Squared errors on a family per those of regression on its own columns."""
     count = episodes(run)
     return excess(
@@ -115,15 +115,15 @@ def outside(run: Run, said: Sequence[Said], task: LineAndWave, name: str = "") -
     )
 
 
-def specialists(run: Run) -> tuple[list[Said], list[Said]]:
+def specialists(run: Run) -> tuple[list[Predict], list[Predict]]:
     """The same transformer, trained on lines alone and on waves alone."""
     return each(trained(run, LINES)), each(trained(run, WAVES))
 
 
-def halfway(run: Run) -> list[Said]:
+def halfway(run: Run) -> list[Predict]:
     """The mean of the two specialists' predictions, whatever the prompt shows."""
 
-    def mean(line: Said, wave: Said) -> Said:
+    def mean(line: Predict, wave: Predict) -> Predict:
         return lambda drawn: (line(drawn) + wave(drawn)) / 2
 
     return [mean(line, wave) for line, wave in zip(*specialists(run), strict=True)]
@@ -193,7 +193,9 @@ def identification_halfway(run: Run) -> Samples:
     return gap(run, from_mixture(run), halfway(run), average(LINES, WAVES), name="no choice", first=FIRST)
 
 
-def uncovered(run: Run, narrow: Sequence[Said], covering: Sequence[Said], task: Task, curves: Any = None) -> Samples:
+def uncovered(
+    run: Run, narrow: Sequence[Predict], covering: Sequence[Predict], task: Task, curves: Any = None
+) -> Samples:
     """Squared errors of who knows lines and waves per those of who knows what is asked as well."""
     count = episodes(run)
 
@@ -208,12 +210,12 @@ def uncovered(run: Run, narrow: Sequence[Said], covering: Sequence[Said], task: 
     return replace(over_seeds(run, one), curves=curves or {})
 
 
-def narrow(run: Run) -> list[Said]:
+def narrow(run: Run) -> list[Predict]:
     """Trained on lines and waves of frequency one."""
     return each(trained(run, LINES, WAVES))
 
 
-def covering(run: Run) -> list[Said]:
+def covering(run: Run) -> list[Predict]:
     """Trained on blends and on waves of frequency two as well."""
     return each(trained(run, *COVERING))
 
@@ -265,7 +267,7 @@ def by_frequency(run: Run) -> dict[str, Curve]:
     drawn = run.setting("frequencies drawn", smoke=(OTHER,), cpu=FREQUENCIES)
     who = {FEWER: narrow(run), MORE: covering(run), "Bayesian average of lines and waves": [average(LINES, WAVES)]}
 
-    def ratio(said: Sequence[Said], frequency: float) -> Tensor:
+    def ratio(said: Sequence[Predict], frequency: float) -> Tensor:
         samples = outside(run, said, family(1.0, frequency))
         assert samples.per is not None
         return samples.values.mean(1) / samples.per.mean(1)

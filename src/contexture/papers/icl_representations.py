@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import Predict, predicts, train_in_context
+from contexture.claims.in_context import Predict, predicts, said_by, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.classical.bayes_ridge import BayesRidge
@@ -25,7 +25,7 @@ from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.probes.hidden import hidden_states
 from contexture.probes.linear import LinearProbe, fit_linear
 from contexture.probes.pasted import upper_layers
-from contexture.protocols import Learner, Pairs
+from contexture.protocols import Pairs
 from contexture.tasks.draws import normal
 from contexture.tasks.representation_regression import RepresentationRegression
 
@@ -71,19 +71,8 @@ def untrained(run: Run) -> list[PairsModel]:
     return [PairsModel(config, generator=run.generator(seed, "untrained")).eval() for seed in run.seeds]
 
 
-def says(learner: Learner) -> Predict:
-    """What a classical learner says."""
-
-    def say(drawn: Pairs) -> Tensor:
-        mean = learner.prequential(drawn).mean
-        assert mean is not None
-        return mean
-
-    return say
-
-
-OPTIMAL = says(TASK.oracle())
-ON_INPUTS = says(BayesRidge(prior_variance=1.0, noise_variance=1.0))
+OPTIMAL = said_by(TASK.oracle())
+ON_INPUTS = said_by(BayesRidge(prior_variance=1.0, noise_variance=1.0))
 """Ridge regression on x, what is not linear in it taken for noise."""
 
 
@@ -312,7 +301,7 @@ def upper_alone(run: Run) -> Samples:
 @upper_alone.reference("ridge regression on the same vectors")
 def upper_alone_ridge(run: Run) -> Samples:
     """The optimal learner."""
-    exact = says(BayesRidge(prior_variance=1.0, noise_variance=TASK.noise**2))
+    exact = said_by(BayesRidge(prior_variance=1.0, noise_variance=TASK.noise**2))
     return regresses(run, lambda _, drawn: exact(drawn), "ridge")
 
 

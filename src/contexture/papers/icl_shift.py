@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import Predict, predicts, train_over_pairs
+from contexture.claims.in_context import Predict, predicts, said_by, train_over_pairs
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.classical.mean import Mean
@@ -25,7 +25,7 @@ from contexture.learners.classical.ols import OLS
 from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModelConfig
 from contexture.models.set_mlp import SetMLPConfig
-from contexture.protocols import Learner, Pairs
+from contexture.protocols import Pairs
 from contexture.tasks.linear_regression import LinearRegression
 from contexture.tasks.shuffled_labels import shuffle_labels
 from contexture.training.config import TaskChoice
@@ -68,25 +68,14 @@ def trained(run: Run, model: PairsModelConfig | SetMLPConfig, *, seed_offset: in
     return [predicts(model) for model in models]
 
 
-def says(learner: Learner) -> Predict:
-    """What a classical learner says."""
-
-    def say(drawn: Pairs) -> Tensor:
-        mean = learner.prequential(drawn).mean
-        assert mean is not None
-        return mean
-
-    return say
-
-
 def least_squares(run: Run) -> list[Predict]:
     """The shortest weights that fit, for every seed."""
-    return [says(OLS())] * len(run.seeds)
+    return [said_by(OLS())] * len(run.seeds)
 
 
 def trivial(drawn: Pairs) -> Tensor:
     """Squared errors of the mean of the labels so far."""
-    return (says(Mean())(drawn) - drawn.y).square()
+    return (said_by(Mean())(drawn) - drawn.y).square()
 
 
 def covariates(drawn: Pairs, mean: float) -> Pairs:
@@ -190,7 +179,7 @@ def from_least_squares(run: Run, learners: Sequence[Predict], name: str) -> Samp
 
     def one(seed: int) -> OneSeed:
         drawn, index = run.sample(TASK, episodes, seed=seed), run.seeds.index(seed)
-        said, fitted = learners[index](drawn), says(OLS())(drawn)
+        said, fitted = learners[index](drawn), said_by(OLS())(drawn)
         gaps = {name: (said - fitted).square(), "set perceptron": (others[index](drawn) - fitted).square()}
         size = fitted[:, 1:].square().mean(0)
         return OneSeed(
@@ -411,7 +400,7 @@ def severe_tasks(run: Run) -> Samples:
 @severe_tasks.reference("the mean of the labels so far")
 def severe_tasks_trivial(run: Run) -> Samples:
     """Who learns nothing of x."""
-    return fails(run, [says(Mean())] * len(run.seeds), tasks, "mean of the labels")
+    return fails(run, [said_by(Mean())] * len(run.seeds), tasks, "mean of the labels")
 
 
 @severe_tasks.control("least squares, which knows of no law of training, learns as ever")

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.beside import Draw, Said, each, excess, gap, said_by
-from contexture.claims.in_context import train_in_context
+from contexture.claims.beside import Draw, each, excess, gap
+from contexture.claims.in_context import Predict, said_by, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Predictor, induced_weights, linear_predictor
@@ -69,7 +69,7 @@ def products(drawn: Pairs) -> Tensor:
     return (drawn.x * (shares @ TASK.weights)).sum(-1)
 
 
-def by_hand(*, counted: bool = True) -> Said:
+def by_hand(*, counted: bool = True) -> Predict:
     """The constructed transformer."""
     model = ExponentialWeights(components=TASK.weights, noise_variance=VARIANCE, counted=counted)
     return lambda drawn: model.prequential(drawn.x, drawn.y)
@@ -250,7 +250,7 @@ def by_prompts(run: Run, counts: Sequence[int], *, fitted: bool = False) -> Samp
     """Squared errors after training on the last of these numbers of prompts, over those of the optimum."""
     draw, endless = prompts(run), each(trained(run))
 
-    def learned(count: int) -> list[Said]:
+    def learned(count: int) -> list[Predict]:
         if not fitted:
             return each(trained_again(run, count))
         return [said_by(DiscretePosterior(fit(run, seed, count), noise_variance=VARIANCE)) for seed in run.seeds]
@@ -260,7 +260,7 @@ def by_prompts(run: Run, counts: Sequence[int], *, fitted: bool = False) -> Samp
     def one(seed: int) -> OneSeed:
         drawn, index = draw(seed), run.seeds.index(seed)
 
-        def errors(predict: Said) -> Tensor:
+        def errors(predict: Predict) -> Tensor:
             return (predict(drawn) - drawn.y).square()[:, 1:].mean(1)
 
         least = errors(OPTIMUM)
@@ -312,7 +312,7 @@ def few_data_fewer(run: Run) -> Samples:
     return by_prompts(run, (FEW,))
 
 
-def shifted(run: Run, said: Sequence[Said], *, scale: float = 1.0, moved: float = 0.0, name: str = "") -> Samples:
+def shifted(run: Run, said: Sequence[Predict], *, scale: float = 1.0, moved: float = 0.0, name: str = "") -> Samples:
     """Squared errors where inputs are scaled, or components moved along every axis, over those of ridge regression."""
     episodes = run.setting("episodes", smoke=256, cpu=4096)
     scales = run.setting("shifts drawn", smoke=1, cpu=6)

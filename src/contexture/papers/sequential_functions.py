@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import Predict, predicts, train_in_context
+from contexture.claims.in_context import Predict, predicts, said_by, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.learners.classical.nearest_neighbour import NearestNeighbour
 from contexture.learners.oracles.window import OnWindow, windows
 from contexture.models.backbone import BackboneConfig
-from contexture.protocols import Learner, Pairs
+from contexture.protocols import Pairs
 from contexture.tasks.shuffled_labels import shuffle_labels
 from contexture.tasks.sliding_window import SlidingWindow
 
@@ -59,23 +59,12 @@ def trained(run: Run) -> list[Predict]:
     return [predicts(model) for model in models]
 
 
-def says(learner: Learner) -> Predict:
-    """What a classical learner says."""
-
-    def say(drawn: Pairs) -> Tensor:
-        mean = learner.prequential(drawn).mean
-        assert mean is not None
-        return mean
-
-    return say
-
-
 def on_window(run: Run) -> list[Predict]:
     """Ridge regression on the window, for every seed."""
-    return [says(TASK.oracle())] * len(run.seeds)
+    return [said_by(TASK.oracle())] * len(run.seeds)
 
 
-BEFORE = says(BayesRidge(prior_variance=1 / TASK.length, noise_variance=UNEXPLAINED))
+BEFORE = said_by(BayesRidge(prior_variance=1 / TASK.length, noise_variance=UNEXPLAINED))
 """Ridge regression on the last input alone, the rest of the window taken for noise."""
 
 
@@ -263,7 +252,7 @@ def under_noise(
 
 def neighbour(run: Run) -> list[Noisy]:
     """The label of the nearest window, for every seed."""
-    return untold([says(OnWindow(length=TASK.length, learner=NearestNeighbour()))] * len(run.seeds))
+    return untold([said_by(OnWindow(length=TASK.length, learner=NearestNeighbour()))] * len(run.seeds))
 
 
 BY_SHARE = Axes(x="share of random labels", y="squared error over zero's", rule=True)
