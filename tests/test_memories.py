@@ -23,7 +23,7 @@ from contexture.ops.delta_rule import delta_rule
 from contexture.ops.kernel_delta_rule import kernel_delta_rule
 from contexture.ops.linear_attention import linear_attention
 from contexture.ops.memories import GatedNetwork, Matrix, Network, total_loss
-from contexture.ops.newton_schulz import orthogonalised
+from contexture.ops.newton_schulz import CACHED, orthogonalised, orthogonalised_lean
 from contexture.ops.omega import omega
 from contexture.ops.polynomial_features import num_features, quadratic_features
 from contexture.ops.titans import OP as TITANS
@@ -166,6 +166,16 @@ def test_newton_schulz_keeps_singular_vectors():
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     inner = left.mT @ orthogonalised(matrix) @ right.mT
     close(inner, torch.diag(inner.diagonal()), tolerance=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (3, 8), (2, 8, 3), (2, 5, 2, 2), (CACHED // 16 + 3, 4, 4)])
+def test_newton_schulz_written_gradient_is_that_of_its_definition(shape):
+    matrix, weight = draw(*shape).requires_grad_(), draw(*shape)
+    values = [call(matrix) for call in (orthogonalised, orthogonalised_lean)]
+    assert values[0].shape == values[1].shape == shape
+    close(values[1], values[0], tolerance=1e-12)
+    gradients = [torch.autograd.grad(value, matrix, weight)[0] for value in values]
+    close(gradients[1], gradients[0], tolerance=1e-9)
 
 
 def both_paths(call, drawn):

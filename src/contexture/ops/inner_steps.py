@@ -21,7 +21,7 @@ from torch import Tensor
 from contexture.ops.anchors import Windows
 from contexture.ops.decay_products import between, since
 from contexture.ops.memories import Factors, Product
-from contexture.ops.newton_schulz import orthogonalised
+from contexture.ops.newton_schulz import orthogonalised_lean
 
 Step = Literal["descent", "orthogonal", "orthogonal-chunk"]
 
@@ -86,7 +86,7 @@ def _orthogonal(old: Tensor, momentum: Tensor | None, factors: Factors, weights:
     pushed = (inputs.unsqueeze(-3) * weights.pushes.unsqueeze(-1)).mT @ errors.unsqueeze(-3)
     if momentum is not None:
         pushed = pushed + weights.carried.unsqueeze(-1) * momentum.unsqueeze(-3)
-    steps = weights.keeps @ orthogonalised(pushed).flatten(-2)
+    steps = weights.keeps @ orthogonalised_lean(pushed).flatten(-2)
     every = weights.of_memory.unsqueeze(-1) * old.unsqueeze(-3) + steps.view_as(pushed)
     return lambda _, rows: (rows.unsqueeze(-2) @ every).squeeze(-2), every[..., -1, :, :]
 
@@ -95,7 +95,7 @@ def _orthogonal_chunk(
     old: Tensor, momentum: Tensor | None, factors: Factors, weights: Weights
 ) -> tuple[Product, Tensor]:
     """One step, at the last token of a complete chunk."""
-    pushed = orthogonalised(pushed_by(momentum, factors, weights))
+    pushed = orthogonalised_lean(pushed_by(momentum, factors, weights))
 
     def product(_: int, rows: Tensor) -> Tensor:
         return weights.of_memory * (rows @ old) + weights.ends * (rows @ pushed)
