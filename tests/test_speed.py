@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from contexture.cli import main
 from contexture.discovery import find
 from contexture.errors import InputError
-from contexture.evaluation.speed import Shape, Speed, measure_speed, peak_bytes
+from contexture.evaluation.speed import Shape, Speed, Timing, measure_speed, peak_bytes
 from contexture.mixers.delta_rule import DeltaRule
 from contexture.mixers.linear_attention import LinearAttention
 from contexture.mixers.row_attention import RowAttention
@@ -87,12 +88,25 @@ def test_what_would_take_too_long_is_left_out_with_its_reason():
 
 def test_the_table_has_a_row_for_each_mixer_the_fastest_first(speed):
     headings, rows = grid(speed, "fp32")
-    assert headings == ["mixer", "8", "16", "x softmax", "token", "state", "peak"]
+    assert headings == ["mixer", "8", "16", "growth", "x softmax", "token", "token x", "state", "peak"]
     assert [row[0] for row in rows] == ordered(speed, "fp32")
-    assert next(row for row in rows if row[0] == "softmax")[3] == "1.00"
+    assert next(row for row in rows if row[0] == "softmax")[4] == "1.00"
     lines = markdown(speed, "fp32").splitlines()
     assert len(lines) == 4
-    assert all(line.count("|") == 8 for line in lines)
+    assert all(line.count("|") == 10 for line in lines)
+
+
+def test_growth_is_a_power_of_length_between_the_two_longest(speed):
+    def timed(length: int, seconds: float, decode: float) -> Timing:
+        return Timing(name="softmax", dtype="fp32", length=length, forward_backward=seconds, decode=decode)
+
+    timings = (timed(4, 0.9, 0.02), timed(8, 0.1, 0.03), timed(32, 1.6, 0.05))
+    headings, (row,) = grid(replace(speed, lengths=(4, 8, 32), timings=timings), "fp32")
+    values = dict(zip(headings, row, strict=True))
+    assert (values["growth"], values["token x"]) == ("2.00", "2.50")
+    headings, (row,) = grid(replace(speed, lengths=(4,), timings=timings[:1]), "fp32")
+    values = dict(zip(headings, row, strict=True))
+    assert (values["growth"], values["token x"]) == ("-", "-")
 
 
 def test_the_picture_names_every_mixer_and_length(speed):

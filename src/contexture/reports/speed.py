@@ -1,9 +1,11 @@
 """The speed of mixers as a table for the terminal, as Markdown for a page, and as a picture.
 
-A row for each mixer, the fastest at the longest length first: milliseconds of forward and backward at each length, one
-decoded token, state and peak memory at the longest length, and the time over softmax attention's.
+A row for each mixer, the fastest at the longest length first: milliseconds of forward and backward at each length, how
+they grow with it, one decoded token, state and peak memory at the longest length, and the time over that of softmax
+attention.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,8 @@ def _of(speed: Speed, name: str, dtype: str) -> list[Timing]:
 
 def grid(speed: Speed, dtype: str) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row of texts for each mixer."""
-    headings = ["mixer", *(f"{n:,}" for n in speed.lengths), f"x {BASELINE}", "token", "state", "peak"]
+    lengths = [f"{n:,}" for n in speed.lengths]
+    headings = ["mixer", *lengths, "growth", f"x {BASELINE}", "token", "token x", "state", "peak"]
     base = next(iter(_known(speed, BASELINE, dtype)[-1:]), None)
     rows = []
     for name in ordered(speed, dtype):
@@ -51,8 +54,10 @@ def grid(speed: Speed, dtype: str) -> tuple[list[str], list[list[str]]]:
             [
                 name,
                 *(seconds(times[n] or 0.0) if n in times else MISSING for n in speed.lengths),
+                _growth(known),
                 over,
                 MISSING if last is None else seconds(last.decode or 0.0),
+                _decode_ratio(known),
                 MISSING if last is None else size(last.state_bytes or 0),
                 MISSING if last is None else size(last.peak_bytes or 0),
             ]
@@ -64,13 +69,30 @@ def _known(speed: Speed, name: str, dtype: str) -> list[Timing]:
     return [t for t in _of(speed, name, dtype) if t.forward_backward is not None]
 
 
+def _growth(known: Sequence[Timing]) -> str:
+    """The power of length with which the time grew from the last length but one to the last."""
+    if len(known) < 2:
+        return MISSING
+    before, last = known[-2:]
+    times = (last.forward_backward or math.nan) / (before.forward_backward or math.nan)
+    return f"{math.log(times) / math.log(last.length / before.length):.2f}"
+
+
+def _decode_ratio(known: Sequence[Timing]) -> str:
+    """A decoded token's time after the longest sequence over that after the shortest."""
+    if len(known) < 2:
+        return MISSING
+    return f"{(known[-1].decode or math.nan) / (known[0].decode or math.nan):.2f}"
+
+
 def legend(speed: Speed, dtype: str) -> str:
     """What the numbers are, in one sentence."""
     shape = speed.shape
     return (
         f"Forward and backward of one layer in {dtype}, batch {shape.batch}, {shape.num_heads} heads of {shape.dim}, "
-        f"{speed.threads} thread{'s' if speed.threads > 1 else ''} ({speed.clock} time); token: one decoded token "
-        "after the longest sequence; state: bytes kept for one sequence then; peak: the most tensor memory held"
+        f"{speed.threads} thread{'s' if speed.threads > 1 else ''} ({speed.clock} time); growth: the power of length "
+        "with which that grew between the two longest; token: one decoded token after the longest sequence; token x: "
+        "that over one after the shortest; state: bytes kept for one sequence then; peak: the most tensor memory held"
     )
 
 
