@@ -12,6 +12,7 @@ from contexture import discovery
 from contexture.errors import InputError
 from contexture.mixers.memory_caching import MemoryCachingGated, MemoryCachingResidual, MemoryCachingSoup
 from contexture.models.state import tensors
+from contexture.ops import cached_memories as cached
 from contexture.ops import dispatch
 from contexture.ops.anchors import even_windows, windows
 from contexture.ops.atlas import OP as ATLAS
@@ -360,3 +361,24 @@ def test_a_compiled_graph_carries_a_state_into_packed_sequences():
         found = function(values)
         results.append([*found, *torch.autograd.grad(found[0].square().sum() + found[1].sum(), values)])
     close(*results)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(("tile", "most_features"), [(16, 1), (300, 20), (2**20, 2**10)])
+def test_tiles_of_cached_memories_are_their_definition(parts, tile, most_features, monkeypatch):
+    """Tiles of one token and one memory, of some, and one for all; weights of zero leave tiles out."""
+    monkeypatch.setattr(cached, "TILE", tile)
+    monkeypatch.setattr(cached, "MOST_FEATURES", most_features)
+    q, weights = draw(2, 11, 3, 4), draw(2, 11, 5, seed=1)
+    weights = torch.where(weights < 0, 0.0, weights)
+    weights[:, 4:8] = 0
+    memories = [draw(2, 5, 3, 4, 7, seed=2), draw(2, 5, 3, 7, 4, seed=3)][:parts]
+    found = []
+    for path in ("reference", "chunked"):
+        leaves = [x.clone().requires_grad_() for x in (q, weights, *memories)]
+        with dispatch.use(path):
+            out = cached.cached_memories(*leaves)
+        found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    assert not found[1][2][weights == 0].any()
+    for one, other in zip(*found, strict=True):
+        close(other, one)

@@ -141,5 +141,7 @@ def test_operations_that_torch_does_not_count():
     matrix, sides = torch.eye(4), torch.ones(4, 3)
     assert count_flops(lambda: torch.linalg.solve_triangular(matrix, sides, upper=False)) == 4 * 4 * 3
     assert count_flops(lambda: torch.ones(6).cumsum(0)) == 6
+    assert count_flops(lambda: torch.zeros(2, 3, 4).baddbmm_(torch.ones(2, 3, 5), torch.ones(2, 5, 4))) == 240
+    assert count_flops(lambda: torch.zeros(3, 4).addmm_(torch.ones(3, 5), torch.ones(5, 4))) == 120
     assert count_flops(lambda: torch.fft.fft(torch.ones(8, dtype=torch.complex64))) == 5 * 8 * 3
     assert count_flops(lambda: torch.fft.rfft(torch.ones(8))) == 2.5 * 8 * 3

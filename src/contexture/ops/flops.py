@@ -1,4 +1,5 @@
-"""Counting floating-point operations: torch's counter, with formulas for what it misses on a CPU.
+"""Counting floating-point operations: torch's counter, with formulas for what it misses: products in place, and much
+of what runs on a CPU.
 
 A multiplication and an addition count as two. Attention counts its whole table of scores, causal or not; a transform
 of n points counts 5 n log2 n (2.5 where one side is real).
@@ -43,7 +44,13 @@ def _real_transform(x: Any, dims: Any, *_: Any, out_shape: Any, **__: Any) -> in
     return int(2.5 * math.prod(widest) * math.log2(max(points, 2)))
 
 
+def _product_in_place(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    return int(2 * math.prod(left) * right[-1])
+
+
 FORMULAS: dict[Any, Callable[..., int]] = {
+    aten.addmm_: _product_in_place,
+    aten.baddbmm_: _product_in_place,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     aten.linalg_solve_triangular: _triangular_solve,

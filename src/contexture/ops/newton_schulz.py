@@ -75,7 +75,8 @@ class _Orthogonalised(torch.autograd.Function):
             moved = _gradient(x, moved)
         # x = G / |G|: what lies along x changes the norm alone.
         moved = torch.addcmul(moved, x, (moved * x).sum((-2, -1), keepdim=True), value=-1)
-        return _shaped(moved, gradient) * shrink
+        before: Tensor = _shaped(moved, gradient) * shrink
+        return before
 
 
 def _shrink(matrix: Tensor) -> Tensor:
