@@ -111,10 +111,12 @@ def test_a_state_that_no_width_reaches_is_a_result_with_its_reason() -> None:
 
 
 def test_a_cell_reports_other_seeds_than_it_chose_its_rate_on() -> None:
-    result = run_cell(cell("softmax", budget=replace(TINY, rates=(0.01, 0.03))))
+    budget = replace(TINY, rates=(0.01, 0.03), adamw_rates=(0.002,))
+    result = run_cell(cell("softmax", budget=budget))
     assert result["status"] == "done"
-    assert set(result["validation"]) == {"0.01", "0.03"}
-    assert result["rate"] == max((0.01, 0.03), key=lambda rate: result["validation"][str(rate)])
+    assert set(result["validation"]) == {"muon 0.01", "muon 0.03", "adamw 0.002"}
+    best = max(budget.candidates, key=lambda candidate: result["validation"][str(candidate)])
+    assert (result["optimiser"], result["rate"]) == best
     assert len(result["seeds"]) == 2
     assert result["accuracy"] == pytest.approx(sum(result["seeds"]) / 2)
     assert result["low"] <= result["accuracy"] <= result["high"]

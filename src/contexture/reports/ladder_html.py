@@ -81,7 +81,7 @@ def render_ladder(ladder: Ladder) -> str:
         "model": f"{budget.num_layers} layers of mixer, norm and shortcut, {budget.num_heads} heads, learned positions",
         "steps": budget.steps,
         "sequences a step": budget.batch,
-        "rates tried": list(budget.rates),
+        "tried": list(map(str, budget.candidates)),
         "seeds": budget.num_seeds,
         "sequences judged for each seed": budget.num_evaluated,
     }

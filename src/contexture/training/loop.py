@@ -47,7 +47,7 @@ class Stepped(NamedTuple):
 class Trainer:
     """K models (often one) with their optimiser, in memory alone.
 
-    `configs` may differ in seed and in the optimiser's rates; everything else is shared. Raises InputError otherwise.
+    `configs` may differ in seed, optimiser and its rates; everything else is shared. Raises InputError otherwise.
 
     >>> from contexture.models.backbone import BackboneConfig
     >>> from contexture.models.pairs import PairsModelConfig
@@ -301,5 +301,5 @@ def _added(parts: Sequence[Tensor]) -> Tensor:
 
 def _shape(config: TrainingConfig) -> Mapping[str, Any]:
     """A configuration without what members of a cohort may differ in."""
-    optimiser = replace(config.optimiser, rate=1.0, matrix_rate=1.0)
+    optimiser = replace(config.optimiser, name="adamw", rate=1.0, matrix_rate=1.0)
     return replace(config, seed=0, optimiser=optimiser).to_json()

@@ -32,6 +32,7 @@ class Placing:
     high: float = math.nan
     seeds: tuple[float, ...] = ()
     diverged: int = 0
+    optimiser: str = ""
     rate: float = math.nan
     steps: int = 0
     seconds: float = math.nan
@@ -41,7 +42,8 @@ class Placing:
 
 
 _FIELDS = (
-    "reason", "accuracy", "low", "high", "diverged", "rate", "steps", "seconds", "width", "parameters", "state_bytes",
+    "reason", "accuracy", "low", "high", "diverged", "optimiser", "rate", "steps", "seconds", "width", "parameters",
+    "state_bytes",
 )  # fmt: skip
 
 

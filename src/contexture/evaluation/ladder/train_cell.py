@@ -1,7 +1,7 @@
-"""Training and judging one cell: rates on a validation seed, then the reported seeds at the best rate.
+"""Training and judging one cell: optimisers and rates on a validation seed, then the reported seeds with the best.
 
-    grid of rates, seed 1000   ─▶ accuracy on that seed's sequences ─▶ best rate
-    best rate, seeds 0, 1, ..  ─▶ accuracy on each seed's sequences ─▶ mean, Student's t over seeds
+    grid of optimisers and rates, seed 1000 ─▶ accuracy on that seed's sequences ─▶ the best candidate
+    best candidate, seeds 0, 1, ..          ─▶ accuracy on each seed's sequences ─▶ mean, Student's t over seeds
 
 Each group is one cohort where the mixer's card lets it, which gives what the models would give one by one.
 """
@@ -17,7 +17,7 @@ import torch
 
 from contexture.errors import ContextureError, InputError
 from contexture.evaluation.intervals import seed_interval
-from contexture.evaluation.ladder.budget import VALIDATION_SEED, Budget
+from contexture.evaluation.ladder.budget import VALIDATION_SEED, Budget, Candidate
 from contexture.evaluation.ladder.cells import Cell
 from contexture.evaluation.ladder.sizes import Size, matched, model_config
 from contexture.protocols import Tokens
@@ -69,16 +69,15 @@ def _described(size: Size) -> dict[str, Any]:
 
 def _judged(cell: Cell, size: Size) -> dict[str, Any]:
     budget = cell.budget
-    configs = [_config(cell, size, rate=rate, seed=VALIDATION_SEED) for rate in budget.rates]
+    configs = [_config(cell, size, candidate, seed=VALIDATION_SEED) for candidate in budget.candidates]
     chosen = _train(configs, budget, cell)
     validation = _accuracies(chosen, configs, budget)
-    usable = [
-        (accuracy, -rate) for accuracy, rate in zip(validation, budget.rates, strict=True) if accuracy is not None
-    ]
+    tried = dict(zip(budget.candidates, validation, strict=True))
+    usable = {candidate: accuracy for candidate, accuracy in tried.items() if accuracy is not None}
     if not usable:
         raise ContextureError("the loss was no number any more at every learning rate")
-    rate = -max(usable)[1]
-    configs = [_config(cell, size, rate=rate, seed=seed) for seed in range(budget.num_seeds)]
+    best = max(usable, key=lambda candidate: usable[candidate])
+    configs = [_config(cell, size, best, seed=seed) for seed in range(budget.num_seeds)]
     reported = _train(configs, budget, cell, steps=chosen.steps)
     accuracies = _accuracies(reported, configs, budget)
     return {
@@ -86,8 +85,9 @@ def _judged(cell: Cell, size: Size) -> dict[str, Any]:
         **_described(size),
         **_summary([0.0 if accuracy is None else accuracy for accuracy in accuracies]),
         "diverged": sum(accuracy is None for accuracy in accuracies),
-        "rate": rate,
-        "validation": dict(zip(map(str, budget.rates), validation, strict=True)),
+        "optimiser": best.optimiser,
+        "rate": best.rate,
+        "validation": {str(candidate): accuracy for candidate, accuracy in tried.items()},
         "steps": reported.steps,
         "seconds": reported.seconds,
     }
@@ -103,15 +103,14 @@ def _summary(accuracies: Sequence[float]) -> dict[str, Any]:
     return {"accuracy": float(values.mean()), "low": low, "high": high, "seeds": list(accuracies)}
 
 
-def _config(cell: Cell, size: Size, *, rate: float, seed: int) -> TrainingConfig:
-    budget = cell.budget
+def _config(cell: Cell, size: Size, candidate: Candidate, *, seed: int) -> TrainingConfig:
+    budget, (name, rate) = cell.budget, candidate
+    rest = REST_RATE * rate if name == "muon" else rate
     return TrainingConfig(
         task=cell.rung.choice,
         model=model_config(cell.entrant.spec, cell.rung, budget, width=size.width),
         steps=budget.steps,
-        optimiser=OptimiserConfig(
-            name="muon", matrix_rate=rate, rate=REST_RATE * rate, weight_decay=budget.weight_decay
-        ),
+        optimiser=OptimiserConfig(name=name, matrix_rate=rate, rate=rest, weight_decay=budget.weight_decay),
         schedule=_schedule(budget.steps),
         batch=budget.batch,
         block=budget.batch,
