@@ -121,6 +121,12 @@ def test_all_papers_have_an_entry_that_is_valid() -> None:
     assert {entry.family for entry in entries.values()} == set(FAMILIES)
 
 
+def test_every_year_is_that_of_the_first_posting() -> None:
+    for entry in load_entries().values():
+        assert entry.year == (2000 + int(entry.arxiv[:2]) if entry.arxiv else entry.year), entry.key
+        assert entry.year is not None, entry.key
+
+
 def test_every_name_in_an_entry_exists_and_agrees_with_the_papers_file() -> None:
     assert load_library().faults() == []
 

@@ -298,6 +298,7 @@ def _faults(record: Record, library: Library) -> Iterable[str]:
             ("title", entry.title, paper.title),
             ("year", entry.year, paper.year),
             ("arxiv", entry.arxiv or paper.arxiv, paper.arxiv),
+            ("authors", ", ".join(entry.authors) or paper.authors, paper.authors),
         ):
             if ours != theirs:
                 yield f"{entry.key}: {what} is {ours!r}, but the paper's file has {theirs!r}"

@@ -35,7 +35,8 @@ from contexture.ops.flops import count_flops
 PAPER = Paper(
     key="hybrid-analysis",
     title="Hybrid Architectures for Language Models: Systematic Analysis and Design Insights",
-    authors="Sangmin Bae and others",
+    authors="Sangmin Bae, Bilge Acun, Haroun Habeeb, Seungyeon Kim, Chien-Yu Lin, Liang Luo, Junjie Wang, "
+    "Carole-Jean Wu",
     year=2025,
     arxiv="2510.04800",
     uses=("mamba-2", "softmax", "phonebook"),
