@@ -2,6 +2,7 @@
 
     pip install transformers flash-linear-attention      # in an environment of their own, which sees this package too
     python benchmarks/peers.py                           # writes results/benchmarks/peers.json and prints a table
+    python benchmarks/peers.py --threads 2 --keep        # measures these rows anew, and keeps the others of the file
 
 Batch 2, 4 heads of 64 (the scan: 512 channels of 16 states), in fp32 and bf16; both sides get the same inputs in the
 same dtype, and must agree in fp32 before they are timed. Both sides take turns, call by call; the median counts, of
@@ -17,6 +18,7 @@ A form is left out where it would take minutes, or where it does not take the dt
 
 import argparse
 import inspect
+import json
 import shlex
 import sys
 import time
@@ -203,6 +205,17 @@ def measure(pair: Pair, length: int, dtype: str, threads: int) -> dict[str, Any]
     return {**row, "ours_ms": round(ours, 2), "peer_ms": round(theirs, 2), "times_faster": round(theirs / ours, 2)}
 
 
+def joined(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, measured anew where they were, in the table's order."""
+    kinds = [(pair.op, pair.peer) for pair in pairs()]
+
+    def place(row: dict[str, Any]) -> tuple[int, int, int, int]:
+        return kinds.index((row["op"], row["peer"])), row["threads"], row["length"], list(DTYPES).index(row["dtype"])
+
+    known = {place(row): row for row in (*before, *rows)}
+    return [known[key] for key in sorted(known)]
+
+
 def markdown(rows: Sequence[dict[str, Any]], versions: dict[str, str], command: str) -> str:
     """A table for a page of the documentation: one line for each op, peer, length and number of threads."""
     headings = ("op", "peer", "tokens", "threads", "dtype", "ours, ms", "peer, ms", "times faster")
@@ -224,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--keep", action="store_true", help="keep the rows of the output that are not measured anew")
     parser.add_argument("--markdown", type=Path, help="write the table for a page")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
@@ -238,6 +252,8 @@ def main(arguments: list[str] | None = None) -> int:
                 for dtype in chosen.dtype:
                     rows.append(measure(pair, length, dtype, threads))
                     print(*rows[-1].values(), sep="\t", file=sys.stderr, flush=True)
+    if chosen.keep:
+        rows = joined(json.loads(chosen.output.read_text(encoding="utf-8"))["rows"], rows)
     command = shlex.join(["python", "benchmarks/peers.py", *(sys.argv[1:] if arguments is None else arguments)])
     versions = {name: metadata.version(name) for name in ("transformers", "flash-linear-attention", "torch")}
     said = {

@@ -184,7 +184,7 @@ def _dots(axes: "Axes", speed: Speed, names: Sequence[str], length: int, dtype: 
     ]
     style = {"color": LIGHT[f"hue-{index % 7 + 1}"], "marker": _MARKERS[index % len(_MARKERS)], "linestyle": "none"}
     axes.plot(*zip(*found, strict=True), markersize=6.5, markeredgewidth=0, zorder=2, **style)  # type: ignore[arg-type]
-    x, y = 0.02 + 0.17 * index, 1 + 16 / axes.bbox.height
+    x, y = 0.02 + 0.19 * index, 1 + 16 / axes.bbox.height
     axes.plot([x], [y], transform=axes.transAxes, clip_on=False, markersize=6.5, markeredgewidth=0, **style)  # type: ignore[arg-type]
     axes.text(x + 0.018, y, f"{length:,} tokens", transform=axes.transAxes, va="center_baseline", color=LIGHT["ink"])
 
