@@ -24,6 +24,9 @@ from contexture.ops.chunks import silence, wide
 from contexture.ops.exponential_average import EMPTY, LogAverage, average, hide, merge, nothing, running
 from contexture.ops.segments import runs as runs_of
 
+PART = 512
+"""Tokens that are taken together: every lag has tensors of that length, which a core's cache should hold."""
+
 
 class Window(NamedTuple):
     """What lies before the next token's window, [batch, heads, dim] twice, and the window's keys and values,
@@ -96,7 +99,14 @@ def _near(keys: Tensor, values: Tensor, bias: Tensor, *, runs: Tensor | None) ->
 def windowed_average_chunked(
     k: Tensor, v: Tensor, bias: Tensor, *, state: Window, segments: Tensor | None
 ) -> tuple[Tensor, Window]:
-    """The window lag by lag, beside one running average over all that has left it."""
+    """The window lag by lag, beside one running average over all that has left it; long sequences part by part."""
+    if segments is None and k.shape[1] > PART and not torch.compiler.is_compiling():
+        biases = bias.split(PART, 1) if bias.shape[1] > 1 else [bias] * -(-k.shape[1] // PART)
+        outputs = []
+        for part in zip(k.split(PART, 1), v.split(PART, 1), biases, strict=True):
+            out, state = windowed_average_chunked(*part, state=state, segments=None)
+            outputs.append(out)
+        return torch.cat(outputs, 1), state
     (_, time, _, _), dtype, past = k.shape, v.dtype, bias.shape[3] - 1
     k, v = torch.cat((state.keys, k), 1), torch.cat((state.values, v), 1)
     left = LogAverage(
