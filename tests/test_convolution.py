@@ -17,6 +17,7 @@ from contexture.mixers.lmu import LMU
 from contexture.mixers.masked_mixer import MaskedMixer
 from contexture.mixers.pooling import Pooling
 from contexture.mixers.s4d import S4D
+from contexture.ops import exponential_average as averages
 from contexture.ops import windowed_average as windowed
 from contexture.ops.biased_average import biased_average
 from contexture.ops.diagonal_recurrence import diagonal_recurrence
@@ -143,6 +144,18 @@ def test_windowed_average_taken_in_parts_is_that_of_the_whole(positions, monkeyp
         leaves = [x.clone().requires_grad_() for x in drawn]
         with ops.use(path):
             out, state = windowed_average(*leaves)
+        found.append([out, *state, *torch.autograd.grad(out.square().sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
+
+
+def test_an_exponential_average_taken_in_parts_is_that_of_the_whole(monkeypatch):
+    monkeypatch.setattr(averages, "PART", 4)
+    found = []
+    for path in ("reference", "chunked"):
+        leaves = [normal(2, 11, 3, 5, seed=seed).requires_grad_() for seed in (1, 2)]
+        with ops.use(path):
+            out, state = exponential_average(*leaves)
         found.append([out, *state, *torch.autograd.grad(out.square().sum(), leaves)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)

@@ -26,6 +26,8 @@ from contexture.ops.chunks import silence, wide
 from contexture.ops.segments import runs as runs_of
 
 CHUNK = 4
+PART = 512
+"""Tokens that are taken together: a core's cache should hold their tensors."""
 EMPTY = -1e30
 """The logarithm of a sum over nothing: far below any key, and finite, so that differences are."""
 
@@ -121,7 +123,14 @@ def exponential_average_reference(
 def exponential_average_chunked(
     k: Tensor, v: Tensor, *, initial_state: LogAverage | None, segments: Tensor | None = None
 ) -> tuple[Tensor, LogAverage]:
-    """Pairs inside chunks; what came before is one token more."""
+    """Pairs inside chunks; what came before is one token more. Long sequences are taken part by part."""
+    if segments is None and k.shape[1] > PART and not torch.compiler.is_compiling():
+        outputs, state = [], initial_state
+        for part in zip(k.split(PART, 1), v.split(PART, 1), strict=True):
+            out, state = exponential_average_chunked(*part, initial_state=state)
+            outputs.append(out)
+        assert state is not None
+        return torch.cat(outputs, 1), state
     dtype, held = v.dtype, wide(v.dtype)
     k, v = k.to(held), v.to(held)
     runs = None if segments is None else runs_of(segments)
