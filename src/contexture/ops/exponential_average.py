@@ -126,7 +126,7 @@ def exponential_average_chunked(
     """Pairs inside chunks; what came before is one token more. Long sequences are taken part by part."""
     if segments is None and k.shape[1] > PART and not torch.compiler.is_compiling():
         outputs, state = [], initial_state
-        for part in zip(k.split(PART, 1), v.split(PART, 1), strict=True):
+        for part in zip(torch.split(k, PART, 1), torch.split(v, PART, 1), strict=True):
             out, state = exponential_average_chunked(*part, initial_state=state)
             outputs.append(out)
         assert state is not None

@@ -101,9 +101,9 @@ def windowed_average_chunked(
 ) -> tuple[Tensor, Window]:
     """The window lag by lag, beside one running average over all that has left it; long sequences part by part."""
     if segments is None and k.shape[1] > PART and not torch.compiler.is_compiling():
-        biases = bias.split(PART, 1) if bias.shape[1] > 1 else [bias] * -(-k.shape[1] // PART)
+        biases = torch.split(bias, PART, 1) if bias.shape[1] > 1 else [bias] * -(-k.shape[1] // PART)
         outputs = []
-        for part in zip(k.split(PART, 1), v.split(PART, 1), biases, strict=True):
+        for part in zip(torch.split(k, PART, 1), torch.split(v, PART, 1), biases, strict=True):
             out, state = windowed_average_chunked(*part, state=state, segments=None)
             outputs.append(out)
         return torch.cat(outputs, 1), state

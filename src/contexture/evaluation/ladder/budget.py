@@ -10,7 +10,7 @@ Muon takes attention and delta rules furthest, and gated state spaces nowhere, w
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from contexture.errors import InputError
 
@@ -22,7 +22,7 @@ VALIDATION_SEED = 1000
 class Candidate(NamedTuple):
     """An optimiser and its rate."""
 
-    optimiser: str
+    optimiser: Literal["adamw", "muon"]
     rate: float
 
     def __str__(self) -> str:
