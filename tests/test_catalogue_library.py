@@ -166,7 +166,7 @@ def test_measures_are_read_with_their_origin() -> None:
     decode = found[f"decode-{row['length']}-{row['dtype']}"]
     assert decode.values["softmax"] == Value(value=row["decode"])
     assert decode.command == speed["command"]
-    recall = found["recall-mqar-8-mqar-8-parameters"]
+    recall = found["recall-ladder-mqar-8-parameters"]
     assert (recall.task, recall.lower_is_better, recall.text(0.5)) == ("mqar", False, "50.0 %")
     assert recall.rules == {"chance": 0.03125}
 
