@@ -108,10 +108,15 @@ def number_sizes(axes: "Axes", sizes: Sequence[int], *, most: int) -> None:
     axes.minorticks_off()
 
 
+FEWEST_TICKS = 3
+
+
 def number_seconds(axes: "Axes", low: float, high: float) -> None:
-    """Set the x axis to durations from low to high, one tick a power of ten (or 1, 2, 5 where those are few)."""
+    """Set the x axis to durations from low to high, a tick at every power of ten (at 1, 2, 5 where those are few)."""
     axes.set_xscale("log")
-    ticks = [tick for tick in log_ticks(low, high) if high / low < 30 or f"{tick:e}".startswith("1.")]
+    every = log_ticks(low, high)
+    tens = [tick for tick in every if f"{tick:e}".startswith("1.")]
+    ticks = tens if len(tens) >= FEWEST_TICKS else every
     axes.set_xticks(ticks, [seconds(tick).replace(".0 ", " ") for tick in ticks])
     axes.set_xlim(low, high)
     axes.minorticks_off()
