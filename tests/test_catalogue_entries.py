@@ -122,9 +122,9 @@ def test_all_papers_have_an_entry_that_is_valid() -> None:
 
 
 def test_every_year_is_that_of_the_first_posting() -> None:
-    for entry in load_entries().values():
-        assert entry.year == (2000 + int(entry.arxiv[:2]) if entry.arxiv else entry.year), entry.key
-        assert entry.year is not None, entry.key
+    posted = {key: (entry.year, 2000 + int(entry.arxiv[:2])) for key, entry in load_entries().items() if entry.arxiv}
+    assert len(posted) > 200
+    assert [key for key, (year, first) in posted.items() if year != first] == []
 
 
 def test_every_name_in_an_entry_exists_and_agrees_with_the_papers_file() -> None:

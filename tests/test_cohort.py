@@ -84,6 +84,17 @@ def test_a_cohort_under_muon_is_its_members_one_by_one() -> None:
         assert furthest(together[member], alone) < 1e-3
 
 
+def test_members_of_a_cohort_may_have_an_optimiser_of_their_own() -> None:
+    first, second, *_ = members(replace(CONFIG, precision="fp64"))
+    configs = [first, replace(second, optimiser=replace(second.optimiser, name="muon"))]
+    together, _ = run(configs, 3)
+    for member, config in enumerate(configs):
+        (alone,), _ = run([config], 3)
+        assert furthest(together[member], alone) < 1e-3
+    (other,), _ = run([second], 3)
+    assert furthest(together[1], other) > 1e-3
+
+
 def test_members_of_one_seed_see_the_same_episodes_and_differ_by_their_rates() -> None:
     configs = members(replace(CONFIG, precision="fp64"), vary_seed=False)
     trainer = Trainer(configs)

@@ -17,8 +17,7 @@ from contexture.mixers.lmu import LMU
 from contexture.mixers.masked_mixer import MaskedMixer
 from contexture.mixers.pooling import Pooling
 from contexture.mixers.s4d import S4D
-from contexture.ops import exponential_average as averages
-from contexture.ops import windowed_average as windowed
+from contexture.ops import chunks
 from contexture.ops.biased_average import biased_average
 from contexture.ops.diagonal_recurrence import diagonal_recurrence
 from contexture.ops.exponential_average import exponential_average
@@ -135,27 +134,17 @@ def test_what_leaves_the_window_still_counts():
     torch.testing.assert_close(out, torch.tensor([6.0, 24 / 5, 1.0], dtype=FP64))
 
 
-@pytest.mark.parametrize("positions", [1, 11])
-def test_windowed_average_taken_in_parts_is_that_of_the_whole(positions, monkeypatch):
-    monkeypatch.setattr(windowed, "PART", 4)
-    drawn = normal(2, 11, 3, 5, seed=1), normal(2, 11, 3, 5, seed=2), normal(1, positions, 3, 6, seed=3)
-    found = []
+@pytest.mark.parametrize("positions", [None, 1, 11])
+def test_averages_taken_in_parts_are_those_of_the_whole(positions, monkeypatch):
+    """The plain average, and the windowed one with the same biases everywhere and with biases by position."""
+    monkeypatch.setattr(chunks, "PART", 4)
+    drawn = [normal(2, 11, 3, 5, seed=seed) for seed in (1, 2)]
+    drawn += [] if positions is None else [normal(1, positions, 3, 6, seed=3)]
+    call, found = exponential_average if positions is None else windowed_average, []
     for path in ("reference", "chunked"):
         leaves = [x.clone().requires_grad_() for x in drawn]
         with ops.use(path):
-            out, state = windowed_average(*leaves)
-        found.append([out, *state, *torch.autograd.grad(out.square().sum(), leaves)])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
-
-
-def test_an_exponential_average_taken_in_parts_is_that_of_the_whole(monkeypatch):
-    monkeypatch.setattr(averages, "PART", 4)
-    found = []
-    for path in ("reference", "chunked"):
-        leaves = [normal(2, 11, 3, 5, seed=seed).requires_grad_() for seed in (1, 2)]
-        with ops.use(path):
-            out, state = exponential_average(*leaves)
+            out, state = call(*leaves)
         found.append([out, *state, *torch.autograd.grad(out.square().sum(), leaves)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)

@@ -171,7 +171,7 @@ def test_newton_schulz_keeps_singular_vectors():
 
 @pytest.mark.parametrize("shape", [(6, 6), (3, 8), (2, 8, 3), (2, 5, 2, 2), (CACHED // 16 + 3, 4, 4)])
 def test_newton_schulz_written_gradient_is_that_of_its_definition(shape):
-    matrix, weight = draw(*shape).requires_grad_(), draw(*shape)
+    matrix, weight = draw(*shape).requires_grad_(), draw(*shape, seed=1)
     values = [call(matrix) for call in (orthogonalised, orthogonalised_lean)]
     assert values[0].shape == values[1].shape == shape
     close(values[1], values[0], tolerance=1e-12)

@@ -124,7 +124,7 @@ def _features(q: Tensor, parts: Sequence[Tensor], some: slice) -> tuple[Tensor |
 
 
 def _tiles(q: Tensor, weights: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
-    """Rows and memories of every tile in which any weight is not zero."""
+    """Rows and memories of every tile in which any weight is not zero; on a GPU, which would have to wait, of all."""
     lead, time, memories = weights.shape
     together = max(1, MOST_FEATURES // parts[-1].shape[-2])
     count = max(1, TILE // (lead * min(together, memories or 1) * parts[-1].shape[-2]))
@@ -132,7 +132,7 @@ def _tiles(q: Tensor, weights: Tensor, parts: Sequence[Tensor]) -> Iterator[tupl
         rows = slice(start, start + count)
         for first in range(0, memories, together):
             some = slice(first, first + together)
-            if weights[:, rows, some].any():
+            if weights.device.type != "cpu" or weights[:, rows, some].any():
                 yield rows, some
 
 

@@ -7,7 +7,9 @@ full-length gradient for every slice and make the backward quadratic in length.
 time = chunks * size after padding with zeros at the end; runs: int64 [batch, time], see `contexture.ops.segments`.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,33 @@ from torch import Tensor
 
 from contexture.ops.segments import padding
 from contexture.ops.segments import runs as runs_of
+
+PART = 512
+"""Tokens of a long sequence that a CPU takes together where an op makes many arrays of the inputs' size."""
+State = TypeVar("State")
+
+
+def too_long(x: Float[Tensor, "batch time *rest"], segments: Tensor | None) -> bool:
+    """Whether a CPU should take this sequence in parts, which its cache holds; packed ones stay whole."""
+    return segments is None and x.device.type == "cpu" and x.shape[1] > PART and not torch.compiler.is_compiling()
+
+
+def in_parts(
+    mix: Callable[[Sequence[Tensor], State], tuple[Tensor, State]], inputs: Sequence[Tensor], state: State
+) -> tuple[Tensor, State]:
+    """Call `mix` on one part of the inputs after another; inputs: [batch, time or 1, ...].
+
+    >>> x = torch.ones(1, 1100, 1)
+    >>> out, total = in_parts(lambda part, before: (part[0] * before, before + part[0].shape[1]), [x], 0)
+    >>> out[0, ::512, 0].tolist(), total
+    ([0.0, 512.0, 1024.0], 1100)
+    """
+    time, outputs = max(x.shape[1] for x in inputs), []
+    cut = [torch.split(x, PART, 1) if x.shape[1] > 1 else (x,) * -(-time // PART) for x in inputs]
+    for part in zip(*cut, strict=True):
+        out, state = mix(part, state)
+        outputs.append(out)
+    return torch.cat(outputs, 1), state
 
 
 def chunk_size(time: int, largest: int) -> int:

@@ -22,12 +22,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import silence, wide
+from contexture.ops.chunks import in_parts, silence, too_long, wide
 from contexture.ops.segments import runs as runs_of
 
 CHUNK = 4
-PART = 512
-"""Tokens that are taken together: a core's cache should hold their tensors."""
 EMPTY = -1e30
 """The logarithm of a sum over nothing: far below any key, and finite, so that differences are."""
 
@@ -124,13 +122,9 @@ def exponential_average_chunked(
     k: Tensor, v: Tensor, *, initial_state: LogAverage | None, segments: Tensor | None = None
 ) -> tuple[Tensor, LogAverage]:
     """Pairs inside chunks; what came before is one token more. Long sequences are taken part by part."""
-    if segments is None and k.shape[1] > PART and not torch.compiler.is_compiling():
-        outputs, state = [], initial_state
-        for part in zip(torch.split(k, PART, 1), torch.split(v, PART, 1), strict=True):
-            out, state = exponential_average_chunked(*part, initial_state=state)
-            outputs.append(out)
-        assert state is not None
-        return torch.cat(outputs, 1), state
+    if too_long(k, segments):
+        start = initial_state or nothing(k.shape[0], *k.shape[2:], device=k.device, dtype=wide(k.dtype))
+        return in_parts(lambda part, before: exponential_average_chunked(*part, initial_state=before), (k, v), start)
     dtype, held = v.dtype, wide(v.dtype)
     k, v = k.to(held), v.to(held)
     runs = None if segments is None else runs_of(segments)

@@ -20,12 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import silence, wide
+from contexture.ops.chunks import in_parts, silence, too_long, wide
 from contexture.ops.exponential_average import EMPTY, LogAverage, average, hide, merge, nothing, running
 from contexture.ops.segments import runs as runs_of
-
-PART = 512
-"""Tokens that are taken together: every lag has tensors of that length, which a core's cache should hold."""
 
 
 class Window(NamedTuple):
@@ -100,13 +97,10 @@ def windowed_average_chunked(
     k: Tensor, v: Tensor, bias: Tensor, *, state: Window, segments: Tensor | None
 ) -> tuple[Tensor, Window]:
     """The window lag by lag, beside one running average over all that has left it; long sequences part by part."""
-    if segments is None and k.shape[1] > PART and not torch.compiler.is_compiling():
-        biases = torch.split(bias, PART, 1) if bias.shape[1] > 1 else [bias] * -(-k.shape[1] // PART)
-        outputs = []
-        for part in zip(torch.split(k, PART, 1), torch.split(v, PART, 1), biases, strict=True):
-            out, state = windowed_average_chunked(*part, state=state, segments=None)
-            outputs.append(out)
-        return torch.cat(outputs, 1), state
+    if too_long(k, segments):
+        return in_parts(
+            lambda part, before: windowed_average_chunked(*part, state=before, segments=None), (k, v, bias), state
+        )
     (_, time, _, _), dtype, past = k.shape, v.dtype, bias.shape[3] - 1
     k, v = torch.cat((state.keys, k), 1), torch.cat((state.values, v), 1)
     left = LogAverage(

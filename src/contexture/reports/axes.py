@@ -109,6 +109,7 @@ def number_sizes(axes: "Axes", sizes: Sequence[int], *, most: int) -> None:
 
 
 FEWEST_TICKS = 3
+"""Powers of ten that are enough to read a logarithmic axis of seconds by."""
 
 
 def number_seconds(axes: "Axes", low: float, high: float) -> None:

@@ -5,7 +5,7 @@ Every mixer gets two layers, each a norm, the mixer and a shortcut, without feed
 so that a mixer which knows no order by itself is judged by its memory. Models are trained by Muon (the matrices, and
 AdamW at a tenth of the rate everything else) or by AdamW alone, with a decay of 0.1 after Arora et al. Every mixer gets
 the optimiser and rate that one validation seed finds best for it in the grid; other seeds are reported. In few steps
-Muon takes attention and delta rules furthest, and gated state spaces nowhere, which AdamW trains slowly.
+softmax attention learns recall under Muon alone, and Mamba under AdamW alone.
 """
 
 from collections.abc import Mapping

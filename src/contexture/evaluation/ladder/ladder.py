@@ -18,8 +18,9 @@ SCHEMA = "contexture.ladder/1"
 class Placing:
     """One mixer on one rung of one panel; `status` says whether the other numbers are there.
 
-    accuracy, low, high: share of scored positions answered rightly, mean over seeds with its 95 % interval. seconds:
-    processor time of one training. diverged: seeds whose loss stopped being a number; they count as 0.
+    accuracy, low, high: share of scored positions answered rightly, mean over seeds with its 95 % interval. validation:
+    the same on the validation seed for every optimiser and rate that was tried, None where the loss stopped being a
+    number. seconds: processor time of one training. diverged: seeds whose loss stopped being a number; they count as 0.
     """
 
     mixer: str
@@ -34,6 +35,7 @@ class Placing:
     diverged: int = 0
     optimiser: str = ""
     rate: float = math.nan
+    validation: Mapping[str, float | None] = field(default_factory=dict)
     steps: int = 0
     seconds: float = math.nan
     width: int = 0
@@ -42,8 +44,8 @@ class Placing:
 
 
 _FIELDS = (
-    "reason", "accuracy", "low", "high", "diverged", "optimiser", "rate", "steps", "seconds", "width", "parameters",
-    "state_bytes",
+    "reason", "accuracy", "low", "high", "diverged", "optimiser", "rate", "validation", "steps", "seconds", "width",
+    "parameters", "state_bytes",
 )  # fmt: skip
 
 
