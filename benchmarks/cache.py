@@ -59,7 +59,7 @@ def step(call: Callable[..., Tensor], drawn: list[Tensor]) -> Callable[[], objec
 def in_turns(new: Callable[[], object], old: Callable[[], object], place: Any, name: str, value: object) -> list[float]:
     """Median seconds of the form in use, and of the one that it replaced, which `value` in `place` brings back."""
     taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(6):
+    for turn in range(4):
         for call, times, restored in ((new, taken[0], False), (old, taken[1], True)):
             with held(place, name, value if restored else getattr(place, name)):
                 began = time.process_time()
