@@ -252,9 +252,10 @@ def main(arguments: list[str] | None = None) -> int:
                 for dtype in chosen.dtype:
                     rows.append(measure(pair, length, dtype, threads))
                     print(*rows[-1].values(), sep="\t", file=sys.stderr, flush=True)
-    if chosen.keep:
-        rows = joined(json.loads(chosen.output.read_text(encoding="utf-8"))["rows"], rows)
     command = shlex.join(["python", "benchmarks/peers.py", *(sys.argv[1:] if arguments is None else arguments)])
+    if chosen.keep:
+        before = json.loads(chosen.output.read_text(encoding="utf-8"))
+        rows, command = joined(before["rows"], rows), f"{before['command']} && {command}"
     versions = {name: metadata.version(name) for name in ("transformers", "flash-linear-attention", "torch")}
     said = {
         "benchmark": "ops beside other packages",
