@@ -9,9 +9,9 @@ The gradients of a chunk of tokens are taken at one memory (A_t), the one before
 the mechanism. Since a step's singular values are near one whatever the values v are, these are divided by the share
 that one step has in what a new memory holds.
 
-Atlas orthogonalises once a chunk, at its last token, so that a token reads what whole chunks have written; keys have as
-many entries as make at most dim features, which keeps M square or nearly so. AtlasPerToken orthogonalises every S_t, as
-the paper writes it, at many times the cost.
+Atlas orthogonalises once a chunk, at its last token, so that a token reads what whole chunks have written, and nothing
+before the first one has ended; keys have as many entries as make at most dim features, which keeps M square or nearly
+so. AtlasPerToken orthogonalises every S_t, as the paper writes it, at many times the cost.
 
 See `contexture.mixers.learned_memory` for projections and shapes, `contexture.ops.atlas` for the rule.
 """
@@ -62,7 +62,7 @@ class Atlas(LearnedMemory):
         num_heads: int,
         generator: torch.Generator,
         window: int = 16,
-        chunk: int = 32,
+        chunk: int = 16,
         key_dim: int | None = None,
         short_convolution: int = 4,
         gain: float = 1.0,

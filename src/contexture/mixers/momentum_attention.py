@@ -3,7 +3,8 @@
     o_t = sum_{s <= t} softmax_s(q_t.k_s / sqrt(dim)) v_s  +  sum_{s < t} momentum^(t - s) v_s
     y_t = concat over heads of o, times W_o
 
-The values play the part of gradients, so the second sum is their exponential moving average.
+The values play the part of gradients, so the second sum is their exponential moving average. Its weights add up to
+momentum / (1 - momentum): at 0.5, the default, as much as attention's; at 0.9 nine times as much.
 x: [batch, time, width]; q, k, v: [batch, time, num_heads, dim]. The state is every key and value seen so far, and the
 decaying sum of the values, [batch, num_heads, dim] in fp32.
 """
@@ -49,7 +50,7 @@ class MomentumAttention(nn.Module):
         *,
         num_heads: int,
         generator: torch.Generator,
-        momentum: float = 0.9,
+        momentum: float = 0.5,
         positions: Positions = "rotary",
         gain: float = 1.0,
     ) -> None:

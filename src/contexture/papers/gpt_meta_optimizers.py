@@ -264,10 +264,10 @@ def optimal(drawn: Pairs) -> Tensor:
     axes=Axes(x="examples", y="squared error", log_y=True),
     mechanism="the paper trains language models of 350 million parameters; here tiny transformers learn to regress",
     leaves_out="long training: after 600 steps neither kind of attention has converged",
-    tried="the mixer's own momentum of 0.9, and no other",
+    tried="a momentum of 0.9 before: 1.28 times vanilla attention's error",
 )
 def momentum(run: Run) -> Samples:
-    """Linear regression in context, with a momentum of 0.9."""
+    """Linear regression in context, with a momentum of 0.5, whose sum of values weighs what attention weighs."""
     return beside_vanilla(run, [predictions(one) for one in trained(run, "momentum-attention")], "momentum attention")
 
 
