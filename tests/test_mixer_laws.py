@@ -1,6 +1,7 @@
 """Every mixer keeps the laws of its kind, and each law catches three planted faults, one of them subtle."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from contexture.mixers.row_attention import RowAttention
 from contexture.mixers.softmax import SoftmaxAttention, SoftmaxState
 from contexture.protocols import MixerCard
 from contexture.testing import LawError, check_mixer, check_set_mixer
-from contexture.testing.mixers import LAWS
+from contexture.testing.mixers import LAWS, MixerCase, law_compilation
 from contexture.testing.set_mixers import LAWS as SET_LAWS
 
 MIXERS = discovery.registered("mixers")
@@ -110,6 +111,12 @@ def test_laws(name, law):
 @pytest.mark.parametrize(("name", "settings"), [(name, one) for name, several in SETTINGS.items() for one in several])
 def test_laws_under_other_settings(name, settings):
     check_mixer(CAUSAL[name], settings=settings, laws=tuple(law for law in LAWS if law != "compilation"))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("name", ["softmax", "delta-rule", "mamba-2"])
+def test_inductor_gives_what_the_mixer_gives(name):
+    law_compilation(MixerCase(mixer=CAUSAL[name]), backend="inductor")
 
 
 @pytest.mark.parametrize("law", SET_LAWS)

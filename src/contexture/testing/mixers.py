@@ -203,19 +203,20 @@ def law_cost(case: MixerCase) -> None:
         raise LawError("cost", message)
 
 
-def law_compilation(case: MixerCase) -> None:
-    """One graph, with the same results."""
+def law_compilation(case: MixerCase, *, backend: str = "aot_eager") -> None:
+    """One graph, with the same results; `backend` is what torch.compile hands it to."""
     segments = torch.tensor([[0] * 40 + [1] * 30, [0] * 64 + [-1] * 6])
-    one_graph(case.build(), case.input(2, TIME), ({}, {"segments": segments}))
+    one_graph(case.build(), case.input(2, TIME), ({}, {"segments": segments}), backend=backend)
 
 
-def one_graph(mixer: Mixer, x: Tensor, calls: Sequence[Mapping[str, Tensor]]) -> None:
+def one_graph(mixer: Mixer, x: Tensor, calls: Sequence[Mapping[str, Tensor]], *, backend: str = "aot_eager") -> None:
     """Raise LawError unless torch.compile takes every mixer(x, **keywords) as one graph with the same results."""
     torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
         try:
-            compiled = cast(Mixer, torch.compile(mixer, fullgraph=True, backend="aot_eager"))
+            compiled = cast(Mixer, torch.compile(mixer, fullgraph=True, backend=backend))
             for keywords in calls:
                 got, expected = _differentiated(compiled, x, keywords), _differentiated(mixer, x, keywords)
                 for what, one, other in zip(("output", "gradient"), got, expected, strict=True):
