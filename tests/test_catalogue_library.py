@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from catalogue_toys import write_toys
+from contexture.catalogue.entry import FOLDER, load_entry
 from contexture.catalogue.export import COLUMNS, bibtex, to_csv, to_json
-from contexture.catalogue.library import Library, load_library, results_folder
+from contexture.catalogue.library import Library, Record, load_library, results_folder
 from contexture.catalogue.measures import Measure, Value, read_measures
 from contexture.discovery import papers
 from contexture.errors import InputError
@@ -115,6 +116,22 @@ def test_hybrids_and_bundled_tables_are_parts(library: Library) -> None:
     assert library.parts["mixers"]["zamba"].facts["pattern of layers"].endswith("mamba+none*6")
     assert library.parts["tasks"]["iris"].file is None
     assert "table" not in library.parts["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("key", "tasks", "mixers"),
+    [
+        ("native-hybrid", ("mqar",), ("native-hybrid", "softmax", "sliding-window")),
+        ("sequential-functions", ("sliding-window", "shuffled-labels"), ("softmax",)),
+    ],
+)
+def test_a_name_of_a_mixer_and_of_a_task_is_the_one_that_the_paper_means(
+    key: str, tasks: tuple[str, ...], mixers: tuple[str, ...]
+) -> None:
+    entry = load_entry(FOLDER / f"{key}.toml")
+    record = Record(entry=entry, status="measured", claims=(), paper=papers()[key], left_out={})
+    assert record.uses("tasks") == tasks
+    assert record.uses("mixers") == mixers
 
 
 # ---- for other programs
