@@ -171,6 +171,8 @@ def main() -> None:
                 for name, (steps, _) in trained.items()
             },
         },
+        "command": f"python benchmarks/{Path(__file__).name} --runs FOLDER"
+        + " --as-they-stand" * options.as_they_stand,
         "environment": environment(),
     }
     write_result(options.output, document)

@@ -149,16 +149,33 @@ def test_tables_are_sorted_and_picked_from(site: tuple[Path, str], tmp_path: Pat
         page.querySelectorAll(".sort")[1].click(); const up = names();
         page.querySelectorAll(".sort")[1].click(); const down = names();
         said.push(String(up.length > 9), String(up[0] === down.at(-1)), String(up[0] !== down[0]));
+        said.push(page.querySelectorAll(".sort")[1].textContent + page.querySelectorAll(".sort")[0].textContent);
         input(page.querySelector("[data-pick] input"), "softmax, delta-rule"); said.push(names().sort().join(" "));
+        said.push(view.location.search);
         """,
         page="compare/index.html",
     )
-    assert said == ["true", "true", "true", "delta-rule softmax"]
+    assert said == ["true", "true", "true", "↑↕", "delta-rule softmax", "?mixers=softmax%2C+delta-rule"]
 
 
 @pytest.mark.parametrize(
-    "page", ["index.html", "papers/icl-by-gd.html", "mixers/delta-rule.html", "compare/index.html"]
+    "page",
+    [
+        "index.html",
+        "papers/icl-by-gd.html",
+        "mixers/delta-rule.html",
+        "compare/index.html",
+        "compare/recall-ladder-mqar-8-parameters.html",
+        "leaderboards/mqar.html",
+        "leaderboards/index.html",
+    ],
 )
 def test_nothing_is_wider_than_a_narrow_screen(site: tuple[Path, str], tmp_path: Path, page: str) -> None:
     said = probed(site, tmp_path, "said.push(String(page.documentElement.scrollWidth));", page=page, width=390)
     assert int(said[0]) <= 390
+
+
+def test_the_axis_of_a_plot_keeps_its_width_on_a_narrow_screen(site: tuple[Path, str], tmp_path: Path) -> None:
+    script = 'said.push(String(page.querySelector("td.axis").getBoundingClientRect().width));'
+    for page in ("compare/decode-8192-fp32.html", "leaderboards/mqar.html"):
+        assert float(probed(site, tmp_path, script, page=page, width=390)[0]) > 90

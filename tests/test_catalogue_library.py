@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from catalogue_toys import write_toys
+from contexture.catalogue.entry import FOLDER, load_entry
 from contexture.catalogue.export import COLUMNS, bibtex, to_csv, to_json
-from contexture.catalogue.library import Library, load_library, results_folder
-from contexture.catalogue.measures import Value, read_measures
+from contexture.catalogue.library import Library, Record, load_library, results_folder
+from contexture.catalogue.measures import Measure, Value, read_measures
 from contexture.discovery import papers
 from contexture.errors import InputError
 from contexture.store.results import write_result
@@ -117,6 +118,22 @@ def test_hybrids_and_bundled_tables_are_parts(library: Library) -> None:
     assert "table" not in library.parts["tasks"]
 
 
+@pytest.mark.parametrize(
+    ("key", "tasks", "mixers"),
+    [
+        ("native-hybrid", ("mqar",), ("native-hybrid", "softmax", "sliding-window")),
+        ("sequential-functions", ("sliding-window", "shuffled-labels"), ("softmax",)),
+    ],
+)
+def test_a_name_of_a_mixer_and_of_a_task_is_the_one_that_the_paper_means(
+    key: str, tasks: tuple[str, ...], mixers: tuple[str, ...]
+) -> None:
+    entry = load_entry(FOLDER / f"{key}.toml")
+    record = Record(entry=entry, status="measured", claims=(), paper=papers()[key], left_out={})
+    assert record.uses("tasks") == tasks
+    assert record.uses("mixers") == mixers
+
+
 # ---- for other programs
 
 
@@ -169,6 +186,47 @@ def test_measures_are_read_with_their_origin() -> None:
     recall = found["recall-ladder-mqar-8-parameters"]
     assert (recall.task, recall.lower_is_better, recall.text(0.5)) == ("mqar", False, "50.0 %")
     assert recall.rules == {"chance": 0.03125}
+
+
+def test_every_measure_says_the_command_that_measured_it() -> None:
+    assert {measure.key for measure in read_measures(RESULTS) if not measure.command} == set()
+
+
+def test_what_was_not_measured_says_why() -> None:
+    found = {measure.key: measure for measure in read_measures(RESULTS)}
+    assert "dot" not in found["forward-8192-fp32"].values
+    assert found["forward-8192-fp32"].missing["dot"] == "would take about 33 s a call"
+    assert found["forward-2048-fp32"].missing == {}
+
+
+def test_long_sequences_are_read_and_the_first_file_counts_where_two_hold_the_same(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    for stem, lengths, taken in (("mixer_lengths", [2048, 32768], 3.0), ("mixer_speed", [512, 2048], 2.0)):
+        rows = [{"name": "mamba", "dtype": "fp32", "length": n, "forward": taken, "reason": ""} for n in lengths]
+        shape = {"num_heads": 4, "dim": 64, "batch": 2}
+        document = {"shape": shape, "threads": 1, "dtypes": ["fp32"], "lengths": lengths, "rows": rows}
+        (tmp_path / "benchmarks" / f"{stem}.json").write_text(json.dumps(document), encoding="utf-8")
+    found = {measure.length: measure.values["mamba"].value for measure in read_measures(tmp_path)}
+    assert found == {512: 2.0, 2048: 2.0, 32768: 3.0}
+
+
+def test_bytes_are_not_said_to_be_times() -> None:
+    found = {measure.key: measure for measure in read_measures(RESULTS)}
+    layer = "One layer of 4 heads of 64, batch 2, fp32: "
+    assert found["decode-512-fp32"].about == layer + "1 thread, processor time."
+    assert found["state-bytes-512-fp32"].about == layer + "what is kept of one sequence after its last token."
+
+
+def test_a_placing_says_what_stood_on_the_rung() -> None:
+    found = {measure.key: measure for measure in read_measures(RESULTS)}
+    aaren = found["recall-ladder-mqar-8-parameters"].values["aaren"]
+    assert aaren.note == "width 36, 14 k parameters, 328 B of state, muon at 0.1"
+
+
+def test_numbers_that_read_the_same_share_a_place() -> None:
+    values = {name: Value(value=value) for name, value in (("a", 0.99999), ("b", 0.9997), ("c", 0.9996), ("d", 0.5))}
+    measure = Measure(key="k", title="t", about="", room="mixers", unit="share", lower_is_better=False, values=values)
+    assert [measure.place(name) for name in "abcd"] == [1, 1, 1, 4]  # 100.0 %, three times
 
 
 def test_measures_stand_from_the_best_to_the_worst() -> None:

@@ -12,7 +12,7 @@ from contexture.catalogue.library import Library, load_library
 from contexture.catalogue.pages_paper import paper
 from contexture.catalogue.query import Query
 from contexture.catalogue.search import WEIGHTS, Search, texts, words
-from contexture.catalogue.site import MARKER, build, index
+from contexture.catalogue.site import MARKER, build, index, site_files
 from contexture.catalogue.static_files import static_files
 from contexture.catalogue.view import FileLinks, ServedLinks, View
 from contexture.errors import InputError
@@ -142,6 +142,39 @@ def test_a_paper_page_shows_numbers_and_how_to_measure_them_again(library: Libra
     assert text.count('class="figure"') == len(library.record("one-step-gd").claims)
 
 
+def test_many_claims_are_listed_before_they_are_told(library: Library) -> None:
+    text = paper(library, "icl-by-gd", SERVED)
+    names = [claim.name for claim in library.record("icl-by-gd").claims]
+    listed = text[text.index('<ul class="overview">') : text.index('<article class="claim"')]
+    assert re.findall(r'href="#claim-([^"]+)"', listed) == names
+    assert listed.count('class="mark held"') == library.record("icl-by-gd").verdicts["held"]
+
+
+def test_tasks_of_a_paper_that_was_not_measured_are_not_said_to_have_measured_it(library: Library) -> None:
+    assert "<h2>Measured on</h2>" in paper(library, "icl-by-gd", SERVED)
+    built = paper(library, "toy-built", SERVED)
+    assert "<h2>Tasks</h2>" in built
+    assert "Measured on" not in built
+
+
+def test_feeds_and_tables_are_linked(library: Library) -> None:
+    for view, names in (
+        (SERVED, ("/feed.xml", "/papers.csv", "/api/papers", "/runs")),
+        (View(link=FileLinks(depth=1)), ("../feed.xml", "../papers.csv", "../papers.json")),
+    ):
+        links = read(pages.about(library, view)).links
+        assert set(names) <= set(links)
+    of_family = pages.front(Search(library), Query.parse([("family", "mixers")]), SERVED)
+    assert "/feeds/mixers.xml" in read(of_family).links
+
+
+def test_a_page_that_is_not_there_looks_as_it_should_at_any_address(library: Library) -> None:
+    files = dict(site_files(library, url="https://example.org/catalogue"))
+    page = read(files["404.html"].decode())
+    assert "/catalogue/static/catalogue.css" in page.loads
+    assert "/catalogue/index.html" in page.links
+
+
 def test_what_is_not_measured_says_so(library: Library) -> None:
     assert "Planned: neither its mechanism nor its claims" in paper(library, "toy-planned", SERVED)
     assert "Its mechanism is built; its claims are not measured yet." in paper(library, "toy-built", SERVED)
@@ -165,7 +198,10 @@ def test_a_mechanism_page_has_card_papers_measurements_and_code(library: Library
     assert held
     for measure in held:
         assert f'href="/compare/{measure.key}"' in text
-        assert f"{list(measure.values).index('delta-rule') + 1} of {len(measure.values)}" in text
+        assert f"{measure.place('delta-rule')} of {len(measure.values)}" in text
+    lengths = re.findall(r'<th scope="col" class="right">([\d,]+) tokens</th>', text)
+    assert lengths == ["512", "2,048", "8,192", "32,768"]
+    assert text.index("accuracy on mqar-8") < text.index("cost of a layer")
 
 
 def test_a_leaderboard_stands_from_the_best_to_the_worst(library: Library) -> None:
@@ -173,7 +209,36 @@ def test_a_leaderboard_stands_from_the_best_to_the_worst(library: Library) -> No
     measure = next(m for m in library.measures if m.task == "mqar")
     listed = re.findall(r'<tr data-name="([^"]+)"', text)
     assert listed[: len(measure.values)] == list(measure.values)
-    assert "Nothing was recorded on it yet" in pages_compare.leaderboard(library, "parity", SERVED)
+    parity, copying = (pages_compare.leaderboard(library, name, SERVED) for name in ("parity", "copying"))
+    assert "Nothing was recorded on it yet" in parity
+    assert "contexture compare parity" in parity
+    assert "contexture compare recall --tasks copying --mixers all" in copying
+    assert "recall --tasks" not in parity
+
+
+def test_a_leaderboard_says_what_was_measured_of_what(library: Library) -> None:
+    text = pages_compare.leaderboard(library, "mqar", SERVED)
+    assert "Share of answers that are right (vocabulary 64, length 48, num pairs 8)" in text
+    assert "the dotted line is chance, 3.1 %" in text
+    assert "width 36, 14 k parameters, 328 B of state, muon at 0.1" in text
+    assert re.findall(r"<text [^>]*>([^<]+)</text>", text) == ["0 %", "25 %", "50 %", "75 %", "100 %"]
+
+
+def test_what_leads_a_task_are_all_that_read_the_same(library: Library) -> None:
+    text = pages_compare.leaderboards(library, SERVED)
+    assert "accuracy on mqar-8: sliding-window, grouped-query and 3 more, 100.0 %" in text
+    assert "accuracy on phonebook: dot, 99.9 %" in text
+    assert text.index("Nothing recorded yet") < text.index('href="/leaderboards/parity"')
+    recorded = {measure.task for measure in library.measures} & set(library.parts["tasks"])
+    assert f"Leaderboards <small>{len(recorded)}</small>" in text
+
+
+def test_what_a_plot_leaves_out_it_names(library: Library) -> None:
+    text = pages_compare.measure(library, "decode-8192-fp32", [], SERVED)
+    assert "dot (would take about 33 s a call)" in text
+    assert "on a logarithmic axis" in text
+    assert 'class="right interval"' not in text  # nothing of it has an interval
+    assert "Not measured:" not in pages_compare.measure(library, "decode-2048-fp32", [], SERVED)
 
 
 def test_only_the_named_mixers_are_compared(library: Library) -> None:
@@ -181,6 +246,23 @@ def test_only_the_named_mixers_are_compared(library: Library) -> None:
     assert set(re.findall(r'<tr data-name="([^"]+)"', text)) == {"softmax", "delta-rule"}
     with pytest.raises(InputError, match="no mixer is named 'sofmax'"):
         pages_compare.compare(library, ["sofmax"], SERVED)
+
+
+def test_the_compared_are_offered_by_their_state_and_the_others_say_why_they_are_not(library: Library) -> None:
+    text = pages_compare.compare(library, (), SERVED)
+    asked = dict(re.findall(r'href="/compare\?mixers=([^"]+)">([a-z ]+), \d+</a>', text))
+    by_state = {state: names.split("%2C") for names, state in asked.items()}
+    assert {"mamba", "delta-rule"} < set(by_state["constant state"])
+    assert {"softmax", "hyena"} < set(by_state["growing state"])
+    assert re.search(r"see a whole set at once[^<]*: <a [^>]*>feature-attention</a>", text)
+    assert re.search(r"Arrangements of several mixers[^<]*: <a [^>]*>mamba-empirical</a>", text)
+    assert "Not measured yet" not in text
+
+
+def test_costs_stand_side_by_side_at_the_longest_length_that_nearly_all_were_measured_at(library: Library) -> None:
+    chosen, others = pages_compare.mixer_measures(library)
+    assert {measure.length for measure in chosen} == {0, 8192}  # 39 of 45; 32 at 32,768
+    assert {measure.length for measure in others} == {512, 2048, 32768}
 
 
 def test_the_best_of_the_compared_is_marked() -> None:
@@ -191,6 +273,9 @@ def test_the_best_of_the_compared_is_marked() -> None:
         ("linear-attention", True),
         ("softmax", False),
     ]
+    recall = next(m for m in held.measures if m.key == "recall-ladder-mqar-8-parameters")
+    board = pages_compare.board("mixers", [recall], ["sliding-window", "softmax", "mesa"])
+    assert [cells[0].best for _, cells in board.rows if cells[0]] == [True, True, False]  # 100.0, 100.0 and 99.7 %
 
 
 def test_a_served_query_is_in_every_address_of_its_facets(library: Library) -> None:
@@ -227,7 +312,7 @@ def test_addresses() -> None:
 
 def test_every_link_of_a_served_page_is_one_of_its_addresses(library: Library) -> None:
     known = re.compile(
-        r"/|/\?.*|/(papers|mixers|tasks|learners|leaderboards|compare|code|static|about)(/[\w./-]+)?(\?.*)?"
+        r"/|/\?.*|/(feed\.xml|papers\.csv|api/papers|runs)|/(papers|mixers|tasks|learners|leaderboards|compare|code|static|about)(/[\w./-]+)?(\?.*)?"
     )
     for text in (paper(library, "icl-by-gd", SERVED), pages_compare.compare(library, (), SERVED)):
         page = read(text)

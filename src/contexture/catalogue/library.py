@@ -127,7 +127,12 @@ class Record:
         """The names of mixers, tasks or learners that its entry or its file names, those of the entry first."""
         own: tuple[str, ...] = getattr(self.entry, room)
         more = self.paper.uses if self.paper else ()
-        return own + tuple(name for name in more if name in parts()[room] and name not in own)
+        return own + tuple(name for name in more if name not in own and room in self._rooms(name))
+
+    def _rooms(self, name: str) -> list[Room]:
+        """Where a name of its file is meant: in the rooms where the entry has it, else in the first that holds it."""
+        held = [room for room in ROOMS if name in parts()[room]]
+        return [room for room in held if name in getattr(self.entry, room)] or held[:1]
 
 
 @dataclass(frozen=True, kw_only=True)

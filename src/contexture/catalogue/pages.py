@@ -18,7 +18,8 @@ from markupsafe import Markup
 from contexture.catalogue import code as sources
 from contexture.catalogue.entry import FAMILIES
 from contexture.catalogue.library import STATUSES, Library, Record
-from contexture.catalogue.parts import Part, Room
+from contexture.catalogue.measures import by_quantity
+from contexture.catalogue.parts import Part, Room, commands
 from contexture.catalogue.plots import parts_of_whole, thumbnail
 from contexture.catalogue.query import Query
 from contexture.catalogue.search import Search
@@ -120,23 +121,17 @@ def part(library: Library, room: Room, name: str, view: View) -> str:
         room_title=ROOM_TITLES[room],
         part=found,
         papers=library.named(room, name),
-        measured=[(m, list(m.values).index(name) + 1) for m in measured],
+        measured=[m for m in measured if not m.quantity],
+        costs=by_quantity(measured),
         boards=[m for m in library.measures if room == "tasks" and m.task == name],
         excerpt=_excerpt(found),
         row=partial(row, library, view=view),
-        command=_command(found),
+        commands=commands(found),
     )
 
 
 def _excerpt(found: Part) -> sources.Excerpt | None:
     return sources.excerpt(found.thing) if found.thing is not None else None
-
-
-def _command(found: Part) -> str:
-    """What a reader may run of a part."""
-    if found.room == "mixers":
-        return f"contexture compare recall --mixers softmax,{found.name}" if "order" in found.facts else ""
-    return f"contexture compare {found.name}" if found.room == "tasks" else ""
 
 
 def code(library: Library, name: str, view: View) -> str:

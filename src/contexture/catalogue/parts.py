@@ -99,3 +99,16 @@ def _hybrids() -> dict[str, Part]:
         )
         for hybrid in HYBRIDS
     }
+
+
+def commands(part: Part) -> tuple[str, ...]:
+    """What measures a part: mixers beside softmax on the recall ladder, learners on a task, mixers on its rungs."""
+    from contexture.evaluation.ladder.rungs import RUNGS
+
+    if part.room == "mixers":
+        return (f"contexture compare recall --mixers softmax,{part.name}",) if "order" in part.facts else ()
+    if part.room == "learners":
+        return ()
+    rungs = any(rung.task == part.name for rung in RUNGS.values())
+    ladder = f"contexture compare recall --tasks {part.name} --mixers all"
+    return (f"contexture compare {part.name}", *([ladder] if rungs else []))

@@ -1,7 +1,7 @@
 """Small pictures that stand in lines and cells: drawn by hand as SVG, coloured by the page's style sheet."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from markupsafe import Markup
 
@@ -119,7 +119,8 @@ def ticks(measure: Measure, scale: Scale) -> tuple[tuple[float, str], ...]:
             at = [10.0**e for e in range(first, last + 1)] or [low, high]
     else:
         at = [scale.low + (scale.high - scale.low) * share / 4 for share in range(5)]
-    return tuple((scale(value), measure.text(value)) for value in at)
+    text: Callable[[float], str] = (lambda v: f"{100 * v:.0f} %") if measure.unit == "share" else measure.text
+    return tuple((scale(value), text(value)) for value in at)
 
 
 def parts_of_whole(parts: Sequence[tuple[str, int]]) -> Markup:

@@ -9,6 +9,7 @@ Links are relative, so that the folder may lie anywhere, and opens from disk.
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from contexture.catalogue import pages, pages_compare
 from contexture.catalogue.export import to_csv, to_json
@@ -52,6 +53,7 @@ def site_files(library: Library, *, url: str = "") -> Iterator[tuple[str, bytes]
         yield f"static/{name}", data
     for name, text in _pages(library):
         yield name, text.encode()
+    yield "404.html", pages.missing(_anywhere(url)).encode()
     yield "static/index.json", _json(index(library))
     yield "papers.json", _json([to_json(record) for record in library.papers.values()])
     yield "papers.csv", to_csv(library.papers.values()).encode()
@@ -97,11 +99,16 @@ def _pages(library: Library) -> Iterator[tuple[str, str]]:
     for name in library.code:
         yield file_of("code", name)[0], pages.code(library, name, _view(name.count("/") + 1))
     yield "about.html", pages.about(library, top)
-    yield "404.html", pages.missing(top)
 
 
 def _view(depth: int) -> View:
     return View(link=FileLinks(depth=depth), head=announced("../" * depth + feed_name()))
+
+
+def _anywhere(url: str) -> View:
+    """What a page needs that hosts show at any address: links from the root of the host, where `url` says it."""
+    root = urlsplit(url).path.rstrip("/") + "/" if url else ""
+    return View(link=FileLinks(root=root), head=announced(root + feed_name()))
 
 
 def _json(value: object) -> bytes:

@@ -10,6 +10,7 @@ The same functions write the pages of a folder of files and those that a program
     code ROOM/FILE  code/ROOM/FILE.html          /code/ROOM/FILE
     about           about.html                   /about
     static FILE     static/FILE                  /static/FILE
+    file NAME       NAME                         /NAME        (feeds and tables, from the root)
 """
 
 from collections.abc import Callable, Sequence
@@ -40,14 +41,15 @@ ROOMS_OF_PAGES = ("papers", "mixers", "tasks", "learners", "leaderboards", "comp
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileLinks:
-    """Relative addresses of files, from a page that lies `depth` folders deep."""
+    """Relative addresses of files, from a page that lies `depth` folders deep, or at `root` if that is known."""
 
     depth: int = 0
+    root: str = ""
 
     def __call__(self, page: str, name: str = "", *, query: Pairs = (), anchor: str = "") -> str:
         """The relative address; a query that no file answers goes to the page itself, whose script reads it."""
         path, rest = file_of(page, name, query)
-        return "../" * self.depth + quote(path) + rest + _anchor(anchor)
+        return (self.root or "../" * self.depth) + quote(path) + rest + _anchor(anchor)
 
 
 def file_of(page: str, name: str = "", query: Pairs = ()) -> tuple[str, str]:
@@ -56,8 +58,8 @@ def file_of(page: str, name: str = "", query: Pairs = ()) -> tuple[str, str]:
     >>> file_of("mixers", "mamba-2"), file_of("front", query=[("family", "mixers")])
     (('mixers/mamba-2.html', ''), ('browse/family-mixers.html', ''))
     """
-    if page == "static":
-        return f"static/{name}", ""
+    if page in ("static", "file"):
+        return (name if page == "file" else f"static/{name}"), ""
     if page == "front" and len(query) == 1 and query[0][0] in FACETS:
         return f"browse/{query[0][0]}-{query[0][1]}.html", ""
     rest = "?" + urlencode(query) if query else ""
@@ -72,7 +74,8 @@ class ServedLinks:
 
     def __call__(self, page: str, name: str = "", *, query: Pairs = (), anchor: str = "") -> str:
         """The address from the root, with its query."""
-        path = "/" if page == "front" else f"/{page}" + (f"/{quote(name)}" if name else "")
+        folder = "" if page in ("front", "file") else page
+        path = "/" + "/".join(quote(part) for part in (folder, name) if part)
         return path + ("?" + urlencode(query) if query else "") + _anchor(anchor)
 
 

@@ -5,6 +5,12 @@
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const live = "live" in document.body.dataset;
 
+function showAddress(address, push = false) {
+  try {
+    history[push ? "pushState" : "replaceState"](null, "", address);
+  } catch { /* some browsers keep the addresses of files as they are */ }
+}
+
 // ---- copying
 
 for (const button of all(".copy")) {
@@ -134,10 +140,7 @@ function listInPlace(results) {
     if (query.text.trim()) pairs.append("q", query.text.trim());
     for (const [name, values] of Object.entries(query.chosen)) for (const value of [...values].sort()) pairs.append(name, value);
     if (query.sort) pairs.append("sort", query.sort);
-    const address = front + (pairs.size ? `?${pairs}` : "");
-    try {
-      history[push ? "pushState" : "replaceState"](null, "", address);
-    } catch { /* some browsers keep the addresses of files as they are */ }
+    showAddress(front + (pairs.size ? `?${pairs}` : ""), push);
   }
 
   const matches = (row, but) => Object.entries(query.chosen).every(
@@ -241,23 +244,32 @@ for (const form of all("[data-pick]")) {
   field.value = new URLSearchParams(location.search).get("mixers") ?? field.value;
   form.querySelector("button").hidden = true;
   form.addEventListener("submit", (event) => event.preventDefault());
-  field.addEventListener("input", only);
+  field.addEventListener("input", () => {
+    only();
+    const address = new URL(location.href);
+    address.search = field.value.trim() ? new URLSearchParams({ mixers: field.value.trim() }) : "";
+    showAddress(address);
+  });
   only();
 }
 
 for (const table of all("[data-sortable]")) {
   const body = table.tBodies[0];
   const heads = all("thead th", table);
+  const marked = (head) => {
+    const button = head.querySelector(".sort");
+    if (button) button.textContent = { ascending: "↑", descending: "↓", none: "↕" }[head.getAttribute("aria-sort")];
+  };
   heads.forEach((head, column) => {
     if (!column) return;
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "sort", textContent: "↕" });
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "sort" });
     button.setAttribute("aria-label", `Sort by ${head.querySelector("a").textContent}`);
     head.append(button);
+    marked(head);
     button.addEventListener("click", () => {
       const now = head.getAttribute("aria-sort");
       const turned = now === "none" ? head.dataset.first : now === "ascending" ? "descending" : "ascending";
-      heads.forEach((one) => one.hasAttribute("aria-sort") && one.setAttribute("aria-sort", "none"));
-      head.setAttribute("aria-sort", turned);
+      for (const one of heads.slice(1)) { one.setAttribute("aria-sort", one === head ? turned : "none"); marked(one); }
       const sign = turned === "ascending" ? 1 : -1;
       const value = (row) => { const held = row.cells[column].dataset.value; return held === undefined ? Infinity : sign * held; };
       body.append(...all("tr", body).sort((a, b) => value(a) - value(b)));
