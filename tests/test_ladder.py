@@ -438,4 +438,4 @@ def test_widths_that_a_mixer_refuses_are_passed_over(tmp_path: Path) -> None:
     budget = replace(TINY, state_bytes=2 * (2 * 24 * 24 * 4 + 8) + 8)
     assert matched(f"{path}:Picky", RUNGS["mqar-4"], budget, "state").width == 48
     result = run_cell(cell(f"{path}:Never", match="state"))
-    assert (result["status"], result["reason"]) == ("failed", "ValueError: 1 is no multiple of 24")
+    assert (result["status"], result["reason"]) == ("failed", "ValueError in picky.py, line 11: 1 is no multiple of 24")

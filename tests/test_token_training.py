@@ -130,7 +130,7 @@ def test_mixers_are_trained_beside_the_learners_of_a_task(run: Run, monkeypatch:
     )  # fmt: skip
     status, out, err = run(*command)
     assert status == 0, err
-    assert "skipped: falls (own) failed: RuntimeError: the sky is falling" in out
+    assert "skipped: falls (own) failed: RuntimeError in mine.py, line 10: the sky is falling" in out
     assert "softmax: one model trained for each of 2 seeds" in out
     assert run(*command)[1].splitlines()[:2] == out.splitlines()[:2]
     status, out, _ = run(*command, "--json")
