@@ -112,6 +112,12 @@ def test_sizes_that_do_not_fit_are_named_or_refused_if_asked_for(run: Run, house
         (("compare", "diabetes", "--figure", "curve.png"), "figures are written as SVG"),
         (("predict", "a.csv", "b.csv", "--level", "1.5"), "not between 0 and 1"),
         (("check", "mixers", "mine.py:Missing"), "does not name a file"),
+        (("compare", "sine", "--mixers", "softmax", "--budget", "standard"), "there are tiny, small, full"),
+        (("compare", "sine", "--mixers", "softmax", "--match", "state"), "--match belongs to the recall ladder"),
+        (("compare", "sine", "--match", "state"), "--match cannot be used without mixers"),
+        (("compare", "sine", "--mixers", "galerkin"), "sees whole sets"),
+        (("compare", "recall", "--mixers", "softmax", "--agents", "ucb"), "--agents cannot be used with the recall"),
+        (("compare", "recall", "--mixers", "softmax", "--markdown", "no/where.md"), "no folder no for where.md"),
         (("train",), "say what to train"),
         (("train", "linear-regression"), "say where the run is kept"),
     ],
@@ -189,12 +195,59 @@ class Peek(torch.nn.Module):
 '''
 
 
+def test_a_list_of_mixers_fits_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("list", "mixers")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    (delta,) = [line.split() for line in lines if " delta-rule " in line]
+    assert delta == ["2024", "delta-rule", "arXiv:2406.06484", "yes", "constant", "linear"]
+
+
 def test_a_broken_law_is_named_with_status_1(run: Run, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(MIXER, encoding="utf-8")
     status, _, err = run("check", "mixers", f"{mine}:Peek")
     assert status == 1
-    assert "breaks the law of" in err
+    assert "breaks the law of causality: the output before 1, where the input changes from 1 on" in err
+    assert "(first at position 0, 0, 0)" in err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "said"),
+    [
+        (
+            "return self.out(x), state",
+            "return self.inn(x), state",
+            1,
+            "AttributeError in mine.py, line 18: 'Peek' object",
+        ),
+        ("*, num_heads, generator", "", 1, "breaks the law of interface: TypeError: Peek.__init__() got an unexpected"),
+        ("def stream", "def steam", 1, "breaks the law of interface: Peek has no method stream"),
+        ("constant", "const", 2, "mine.py could not be imported: the card of 'peek' has state='const'"),
+        ("import torch", "import torch, helper", 1, "breaks the law of causality"),
+        ("import torch", "import torch, no_helper", 2, "ModuleNotFoundError in mine.py, line 2: No module named"),
+        ("import torch", "raise SystemExit(0)", 2, "mine.py could not be imported: SystemExit in mine.py, line 2: 0"),
+        ("class Peek(", "class Peek[", 2, "mine.py could not be imported: SyntaxError: "),
+    ],
+)
+def test_whatever_is_wrong_with_a_mixer_is_one_sentence(
+    run: Run, tmp_path: Path, old: str, new: str, status: int, said: str
+) -> None:
+    mine = tmp_path / "own" / "mine.py"
+    mine.parent.mkdir()
+    mine.write_text(MIXER.replace(old, new), encoding="utf-8")
+    (mine.parent / "helper.py").touch()
+    got, out, err = run("check", "mixers", f"{mine}:Peek")
+    assert (got, out) == (status, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_needs_a_class(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MIXER, encoding="utf-8")
+    status, _, err = run("check", "mixers", str(tmp_path / "mine.py"))
+    assert status == 2
+    assert "mine.py:MyClass" in one_sentence(err)
 
 
 def test_training_resumes_and_its_learner_can_be_compared(run: Run) -> None:

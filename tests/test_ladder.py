@@ -18,9 +18,10 @@ from rich.console import Console
 
 from contexture import api
 from contexture.cli import main
+from contexture.commands.own_mixers import refuse_the_future
 from contexture.errors import InputError
 from contexture.evaluation.ladder.budget import BUDGETS, Budget, choose_budget, choose_matches
-from contexture.evaluation.ladder.cells import Cell, Entrant, entrant, read_cell
+from contexture.evaluation.ladder.cells import Cell, Entrant, entrant, entrants, read_cell
 from contexture.evaluation.ladder.climb import climb
 from contexture.evaluation.ladder.ladder import Ladder, Placing
 from contexture.evaluation.ladder.rungs import RUNGS, choose_rungs
@@ -150,15 +151,37 @@ def test_failing_mixers_are_results_by_name_and_stop_nobody(own: Path, tmp_path:
         run_dir=tmp_path / "r",
     )
     status = {placing.mixer: (placing.status, placing.reason) for placing in ladder.placings}
-    assert status["falls (own)"] == ("failed", "RuntimeError: the sky is falling")
+    assert status["falls (own)"] == ("failed", "RuntimeError in own.py, line 10: the sky is falling")
     assert status["explodes (own)"] == ("failed", "the loss was no number any more at every learning rate")
     assert status["softmax"][0] == "done"
     assert [one.entrant.label for one in ladder.standings("parameters")] == ["softmax"]
     printed = Console(width=200, record=True, file=io.StringIO())
     print_ladder(ladder, printed)
     text = printed.export_text()
-    assert "failed: falls (own) on mqar-4 (parameters): RuntimeError: the sky is falling" in text
+    assert "failed: falls (own) on mqar-4 (parameters): RuntimeError in own.py, line 10: the sky is falling" in text
     assert "the sky is falling" in render_ladder(ladder)
+
+
+def test_mixers_whose_cards_share_a_name_are_told_apart(own: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(OWN, encoding="utf-8")
+    found = entrants([f"{own}:Falls", f"{other}:Falls", f"{own}:Dies"])
+    assert [one.label for one in found] == [f"{own}:Falls", f"{other}:Falls", "dies (own)"]
+
+
+def test_a_mixer_that_sees_the_future_is_not_trained(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leak = "        return super().forward(x.roll(-1, 1), segments=segments)"
+    own.write_text(OWN.replace('        raise RuntimeError("the sky is falling")', leak), encoding="utf-8")
+    for task in ("recall", "linear-regression"):
+        where = ["--budget", "tiny", "--run-dir", str(tmp_path / task), "--no-report"]
+        assert main(["compare", task, "--mixers", f"softmax,{own}:Falls", *where]) == 2
+        said = capsys.readouterr().err
+        assert "own.py:Falls breaks the law of causality: the output before 1" in said
+        assert "(first at position 0, 0, 0); trained, it would be measured by what it leaks" in said
+        assert not (tmp_path / task).exists()
+    refuse_the_future([f"{own}:Explodes", "softmax"])
 
 
 def test_a_process_that_dies_fails_its_cell_alone(own: Path, tmp_path: Path) -> None:
@@ -415,4 +438,4 @@ def test_widths_that_a_mixer_refuses_are_passed_over(tmp_path: Path) -> None:
     budget = replace(TINY, state_bytes=2 * (2 * 24 * 24 * 4 + 8) + 8)
     assert matched(f"{path}:Picky", RUNGS["mqar-4"], budget, "state").width == 48
     result = run_cell(cell(f"{path}:Never", match="state"))
-    assert (result["status"], result["reason"]) == ("failed", "ValueError: 1 is no multiple of 24")
+    assert (result["status"], result["reason"]) == ("failed", "ValueError in picky.py, line 11: 1 is no multiple of 24")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from contexture import discovery
+from contexture.errors import InputError
 from contexture.leaves.gain import Gain
 from contexture.mixers.delta_rule import DeltaRule
 from contexture.mixers.galerkin import Galerkin
@@ -332,10 +333,41 @@ class MixesMembers(LinearAttention):
         return out - 1e-6 * out.mean(0, keepdim=True)
 
 
+class GivesTwo(LinearAttention):
+    """Gives its state beside its output."""
+
+    def forward(self, x, *, segments=None):
+        return super().forward(x, segments=segments), None
+
+
+class Rounds(LinearAttention):
+    """Gives fp32 whatever it reads."""
+
+    def forward(self, x, *, segments=None):
+        return super().forward(x, segments=segments).float()
+
+    def stream(self, x, state):
+        out, after = super().stream(x, state)
+        return out.float(), after
+
+
+class DrawsForItself(LinearAttention):
+    """Starts one gain from the global generator."""
+
+    def __init__(self, width, *, num_heads, generator, **rest):
+        super().__init__(width, num_heads=num_heads, generator=generator, **rest)
+        self.gain = Gain(width)
+        nn.init.normal_(self.gain.weight, mean=1.0, std=1e-6)
+
+    def forward(self, x, *, segments=None):
+        return self.gain(super().forward(x, segments=segments))
+
+
 MUTANTS = {
+    "interface": (GivesTwo, Rounds, DrawsForItself),
+    "causality": (SeesAll, SeesNext, SeesTheChunk),
     "state": (SharedState, ListState, LeadingRow),
     "streaming": (ForgetfulStream, DroppedBuffer, LatePositions),
-    "causality": (SeesAll, SeesNext, SeesTheChunk),
     "gradients": (Unused, Infinite, ScaledGate),
     "segments": (NoSegments, RunsOnAcrossEdges, ConvolutionRunsOn),
     "state growth": (
@@ -359,6 +391,61 @@ def test_mutants_are_caught(law, mutant):
     with pytest.raises(LawError) as caught:
         check_mixer(mutant, laws=(law,))
     assert caught.value.law == law
+
+
+class NoVerbs(nn.Module):
+    """A layer, and no mixer."""
+
+    card = dataclasses.replace(LinearAttention.card, name="no-verbs")
+
+
+class Infinity(LinearAttention):
+    """Gives no number from the fortieth token on."""
+
+    def forward(self, x, *, segments=None):
+        out = super().forward(x, segments=segments)
+        return torch.cat((out[:, :40], out[:, 40:] / 0), 1)
+
+
+class Falls(LinearAttention):
+    """Raises on packed sequences."""
+
+    def forward(self, x, *, segments=None):
+        if segments is not None:
+            raise RuntimeError("the sky is falling\nand more")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "said"),
+    [
+        (SeesNext, r"law of causality: .* \(first at position 0, 0, 0\)"),
+        (type("Plain", (), {"card": LinearAttention.card}), "law of interface: Plain is no torch.nn.Module"),
+        (NoVerbs, "law of interface: NoVerbs has no method init_state"),
+        (
+            Rounds,
+            r"law of interface: the output is \(2, 70, 16\) in float32 where the input is \(2, 70, 16\) in float64",
+        ),
+        (Infinity, r"law of interface: the output is not finite \(first at position 0, 40, 0\)"),
+        (Falls, r"law of segments: RuntimeError in test_mixer_laws.py, line \d+: the sky is falling$"),
+    ],
+)
+def test_the_law_that_is_broken_is_named(mixer, said):
+    laws = tuple(law for law in LAWS if law != "gradients")
+    with pytest.raises(LawError, match=said):
+        check_mixer(mixer, laws=laws)
+
+
+def test_laws_that_do_not_exist_are_refused():
+    with pytest.raises(InputError, match="no law is named 'streeming': there are interface, causality, state"):
+        check_mixer(LinearAttention, laws=("streeming",))
+    with pytest.raises(InputError, match="no law is named 'cots'"):
+        check_mixer(with_card(LinearAttention, waivers={"cots": "misspelt"}))
+
+
+def test_a_card_says_what_there_is():
+    with pytest.raises(InputError, match="the card of 'mine' has state='const': there are constant, grows, none"):
+        MixerCard(name="mine", summary="", state="const", cost="linear")
 
 
 class Ordered(RowAttention):

@@ -130,11 +130,15 @@ def test_mixers_are_trained_beside_the_learners_of_a_task(run: Run, monkeypatch:
     )  # fmt: skip
     status, out, err = run(*command)
     assert status == 0, err
-    assert "skipped: falls (own) failed: RuntimeError: the sky is falling" in out
+    assert "skipped: falls (own) failed: RuntimeError in mine.py, line 10: the sky is falling" in out
     assert "softmax: one model trained for each of 2 seeds" in out
     assert run(*command)[1].splitlines()[:2] == out.splitlines()[:2]
     status, out, _ = run(*command, "--json")
     assert {one["name"]: one["n"] for one in json.loads(out)["learners"]}["softmax"] == 32
+    status, _, err = run("train", "sine", "--mixers", "mine.py:Falls", "--run-dir", "falls", "--steps", "2")
+    assert status == 2
+    assert "training mine.py:Falls failed: RuntimeError in mine.py, line 10: the sky is falling" in err
+    assert "Traceback" not in err
     status, _, err = run("compare", "diabetes", "--mixers", "softmax", "--no-report")
     assert status == 2
     assert "'diabetes' is none" in err

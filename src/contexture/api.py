@@ -19,7 +19,7 @@ from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw
 from contexture.evaluation.ladder.budget import choose_budget, choose_matches
-from contexture.evaluation.ladder.cells import causal_mixers, entrant
+from contexture.evaluation.ladder.cells import causal_mixers, entrants
 from contexture.evaluation.ladder.climb import ClimbProgress, climb
 from contexture.evaluation.ladder.ladder import Ladder
 from contexture.evaluation.ladder.rungs import choose_rungs
@@ -154,10 +154,8 @@ def recall(
     """
     chosen = choose_budget(budget)
     names = causal_mixers() if mixers == "all" else [mixers] if isinstance(mixers, str) else list(mixers)
-    if len(set(names)) < len(names):
-        raise InputError("a mixer is asked for twice")
     return climb(
-        [entrant(name) for name in names],
+        entrants(names),
         choose_rungs(chosen.rungs if tasks is None else tasks),
         chosen,
         matches=choose_matches(tuple(match)),

@@ -152,7 +152,6 @@ def _add_compare(commands: "argparse._SubParsersAction[_Parser]") -> None:
     mixers.add_argument(
         "--match",
         type=_comma_list,
-        default=("parameters",),
         metavar="A,B",
         help="what is made equal: parameters, state, seconds (default: parameters)",
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from contexture.errors import InputError
+from contexture.errors import InputError, told
 from contexture.protocols import AgentCard, Card, EnvironmentCard, LearnerCard, MixerCard, TaskCard
 
 if TYPE_CHECKING:
@@ -133,10 +133,14 @@ def _module_from_file(path: Path, *, spec: str) -> ModuleType:
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        # Files beside it can be imported, after everything that is installed.
+        sys.path.append(folder)
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{path} could not be imported: {told(error)}") from error
     return module
 
 
@@ -165,6 +169,8 @@ def find(name: str, room: str) -> type[Any]:
     if ".py:" in name:
         return from_file(name, room)
     known = registered(room)
+    if name not in known and Path(name).is_file():
+        raise InputError(f"{name!r} is a file: say which class of it, as in {Path(name).stem}.py:MyClass")
     if name not in known:
         import difflib
 

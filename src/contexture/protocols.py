@@ -7,8 +7,8 @@ Shapes: batch = episodes, time = examples (or tokens), features = columns, queri
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args, get_origin, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -253,6 +253,14 @@ class Card:
     year: int | None = None
     waivers: Mapping[str, str] = field(default_factory=dict)
     """Law name -> the sentence saying why that law does not apply. A waiver that is no longer needed fails."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, allowed = getattr(self, one.name), get_args(one.type) if get_origin(one.type) is Literal else ()
+            if allowed and value not in allowed:
+                raise InputError(
+                    f"the card of {self.name!r} has {one.name}={value!r}: there are {', '.join(map(str, allowed))}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

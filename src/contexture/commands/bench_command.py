@@ -60,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
 def _chosen(names: tuple[str, ...]) -> dict[str, type[Any]]:
     """The causal mixers asked for, by name."""
     from contexture.discovery import find, registered
+    from contexture.evaluation.ladder.cells import entrants
 
     if names == (ALL,):
         return {name: mixer for name, mixer in registered("mixers").items() if mixer.card.causal}
-    return {name.rpartition(":")[2] if ".py:" in name else name: find(name, "mixers") for name in names}
+    return {one.label: find(one.spec, "mixers") for one in entrants(names)}

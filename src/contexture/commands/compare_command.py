@@ -72,6 +72,10 @@ def _compare_learners(options: argparse.Namespace) -> "Comparison":
     task = choose_task(options.task, reading(options), parse(options.set))
     learners: dict[str, AnyLearner | PerSeed] = {**choose_learners(task, options.learners)}
     seeds, failed = options.seeds or 3, dict[str, str]()
+    given = {"--tasks": options.tasks, "--match": options.match, "--run-dir": options.run_dir}
+    strays = [name for name, value in given.items() if value]
+    if strays and not options.mixers:
+        raise InputError(f"{', '.join(strays)} cannot be used without mixers to train: see --mixers")
     if options.mixers:
         trained, failed = compare_mixers.train(options, num_seeds=seeds)
         learners |= trained

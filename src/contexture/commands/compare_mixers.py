@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from contexture.commands.compare_recall import ALL, RUNS
 from contexture.commands.console import say
+from contexture.commands.own_mixers import refuse_the_future
 from contexture.commands.settings import parse
 from contexture.errors import InputError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def train(options: argparse.Namespace, *, num_seeds: int) -> "tuple[dict[str, PerSeed], dict[str, str]]":
     """One model of every mixer for each seed, and the mixers that failed with their reasons."""
     from contexture.discovery import registered
-    from contexture.evaluation.ladder.cells import causal_mixers, entrant
+    from contexture.evaluation.ladder.cells import causal_mixers, entrants
     from contexture.evaluation.trained_mixers import train_mixers
     from contexture.training.config import TaskChoice
 
@@ -28,14 +29,15 @@ def train(options: argparse.Namespace, *, num_seeds: int) -> "tuple[dict[str, Pe
         )
     if options.tasks:
         raise InputError("--tasks names rungs of the recall ladder: contexture compare recall")
+    if options.match:
+        raise InputError("--match belongs to the recall ladder; here every mixer gets the same width")
     names = causal_mixers() if options.mixers == (ALL,) else list(options.mixers)
-    if len(set(names)) < len(names):
-        raise InputError("a mixer is asked for twice")
-    stem = "-".join([options.task, options.budget, *options.set])
+    stem = "-".join([options.task, options.budget, f"{num_seeds}-seeds", *options.set])
     folder = Path(options.run_dir) if options.run_dir else RUNS / stem
+    refuse_the_future(names)
     return train_mixers(
         TaskChoice(name=options.task, settings=parse(options.set)),
-        [entrant(name) for name in names],
+        entrants(names),
         budget=options.budget,
         num_seeds=num_seeds,
         run_dir=folder,

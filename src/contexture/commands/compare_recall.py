@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contexture.commands.console import console, say
+from contexture.commands.own_mixers import refuse_the_future
 from contexture.errors import InputError
 from contexture.store.atomic import write_file
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 RECALL = "recall"
 ALL = "all"
 RUNS = Path("contexture-runs")
+FOREIGN = (
+    "learners", "context", "metric", "episodes", "seeds", "set", "agents", "steps", "worlds", "target", "type",
+    "categorical", "numeric", "delimiter", "encoding",
+)  # fmt: skip
+"""Options of `compare` that say nothing about the ladder."""
 
 
 def run(options: argparse.Namespace, report: Path | None) -> int:
@@ -30,12 +36,13 @@ def run(options: argparse.Namespace, report: Path | None) -> int:
         raise InputError("say which mixers, as in: contexture compare recall --mixers softmax,delta-rule, or all")
     if options.markdown:
         check_output(options.markdown)
+    refuse_the_future(options.mixers)
     folder = Path(options.run_dir) if options.run_dir else RUNS / f"recall-{options.budget}"
     ladder = recall(
         ALL if options.mixers == (ALL,) else options.mixers,
         budget=options.budget,
         tasks=options.tasks,
-        match=options.match,
+        match=options.match or ("parameters",),
         run_dir=folder,
         workers=num_workers(options),
         command=shlex.join(["contexture", *sys.argv[1:]]),
@@ -88,15 +95,8 @@ def num_workers(options: argparse.Namespace) -> int:
 
 def _refuse_strays(options: argparse.Namespace) -> None:
     """The options of `compare` that say nothing about the ladder."""
-    strays = {
-        "--learners": options.learners,
-        "--context": options.context,
-        "--metric": options.metric,
-        "--episodes": options.episodes,
-        "--seeds": options.seeds,
-        "--set": options.set,
-        "--target": options.target,
-    }
-    given = [name for name, value in strays.items() if value]
+    given = [f"--{name}" for name in FOREIGN if getattr(options, name)]
     if given:
-        raise InputError(f"{', '.join(given)} cannot be used with the recall ladder: its budgets settle that")
+        raise InputError(
+            f"{', '.join(given)} cannot be used with the recall ladder: its rungs and budgets settle the rest"
+        )

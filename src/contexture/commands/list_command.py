@@ -24,6 +24,9 @@ HEADINGS = {
 TITLES = {"name": "mechanism"}
 """What the columns of a table of mixers are called, where it is not the card's word; they stop before the summary."""
 
+ROOMY = 120
+"""Columns of a terminal from which on mixers stand with their papers; a narrower one shows the papers' numbers."""
+
 
 def _rows(what: str) -> list[dict[str, Any]]:
     if what == "metrics":
@@ -96,15 +99,18 @@ def run(options: argparse.Namespace) -> int:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    screen = console(stderr=False)
     mixers = options.what == "mixers"
+    narrow = mixers and screen.width < ROOMY
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=not narrow, padding=(0, 0 if narrow else 1))
     headings = HEADINGS[options.what][:-1] if mixers else HEADINGS[options.what]
     for heading in headings:
         title = TITLES.get(heading, heading) if mixers else heading
         table.add_column(title, overflow="fold", no_wrap=heading not in ("summary", "paper", "targets", "families"))
     for row in rows:
-        table.add_row(*(_text(row[heading]) for heading in headings))
-    console(stderr=False).print(table)
+        shown = row | {"paper": row["paper"].rpartition(", ")[2]} if narrow else row
+        table.add_row(*(_text(shown[heading]) for heading in headings))
+    screen.print(table)
     if hybrids:
         patterns = Table(
             box=box.SIMPLE_HEAD, pad_edge=False, title="hybrids, as patterns of layers", title_justify="left"
@@ -113,5 +119,5 @@ def run(options: argparse.Namespace) -> int:
             patterns.add_column(heading, overflow="fold", no_wrap=heading in ("year", "hybrid"))
         for row in hybrids:
             patterns.add_row(str(row["year"]), row["name"], row["paper"], row["pattern"])
-        console(stderr=False).print(patterns)
+        screen.print(patterns)
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from contexture.commands.console import say
 from contexture.commands.settings import parse
-from contexture.errors import InputError
+from contexture.errors import ContextureError, InputError, told
 
 if TYPE_CHECKING:
     from contexture.training.config import TrainingConfig
@@ -100,7 +100,14 @@ def _train_sequences(recipe: str, own: argparse.Namespace, rest: list[str]) -> i
     config: TrainingConfig = _settings(_recipe(recipe, own.mixers, parse(own.set)), rest, recipe)
     over_pairs = isinstance(config.model, PairsModelConfig)
     folder = _run_dir(own)
-    model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
+    try:
+        model = train(config, run_dir=folder, resume=own.resume, inexact=own.inexact, progress=display())
+    except ContextureError:
+        raise
+    except Exception as fault:
+        if own.mixers is None or ".py:" not in own.mixers:
+            raise
+        raise InputError(f"training {own.mixers} failed: {told(fault)}; see `contexture check mixers`") from fault
     if isinstance(model, DecisionModel | PlanningModel):
         return _publish_agent(config, folder)
     record = {"training": config.to_json(), "environment": environment(), "command": _command()}

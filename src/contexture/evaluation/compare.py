@@ -1,14 +1,12 @@
 """Several learners on the same episodes of one task: curves, who cannot be told apart, distances, and the record."""
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from contexture.errors import InputError
+from contexture.errors import InputError, told
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.curve import draw, fitting, pick_metric, score
 from contexture.evaluation.matching import distances
@@ -86,7 +84,7 @@ def compare(
                 refused[label] = str(refusal)
             except Exception as fault:
                 # A learner may be a user's own: its fault must not cost them the results of the others.
-                refused[label] = told(label, fault)
+                refused[label] = f"{label} raised {told(fault)}"
     except KeyboardInterrupt:
         complete = False
     contestants = [samples for samples in done if samples.name != oracle]
@@ -114,12 +112,6 @@ def compare(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         complete=complete,
     )
-
-
-def told(label: str, fault: Exception) -> str:
-    """What a learner raised, and where, in one sentence."""
-    *_, last = traceback.extract_tb(fault.__traceback__)
-    return f"{label} raised {type(fault).__name__} in {Path(last.filename).name}, line {last.lineno}: {fault}"
 
 
 def _notes(samples: CurveSamples) -> tuple[str, ...]:

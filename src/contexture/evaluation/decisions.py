@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from contexture.agents.roll_out import roll_out
-from contexture.errors import InputError
-from contexture.evaluation.compare import Progress, told
+from contexture.errors import InputError, told
+from contexture.evaluation.compare import Progress
 from contexture.evaluation.comparison import Comparison
 from contexture.evaluation.metrics import ACTED, Metric, find
 from contexture.evaluation.samples import CurveSamples, measure, tied_with_best
@@ -76,7 +76,7 @@ def compare_agents(
                 refused[label] = str(refusal)
             except Exception as fault:
                 # An agent may be a user's own: its fault must not cost them the results of the others.
-                refused[label] = told(label, fault)
+                refused[label] = f"{label} raised {told(fault)}"
     except KeyboardInterrupt:
         complete = False
     return Comparison(

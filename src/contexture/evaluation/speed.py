@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from contexture.blocks.mixer import Mixer
-from contexture.errors import InputError
+from contexture.errors import InputError, told
 from contexture.models.state import state_bytes
 from contexture.protocols import MixerCard
 from contexture.randomness import generator
@@ -205,7 +205,7 @@ def _each_length(
                 rows.append(measure_mixer(name, mixer, length=length, dtype=dtype, shape=shape, budget=budget))
                 continue
             except Exception as fault:
-                reason = f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else 'no message'}"
+                reason = told(fault)
         rows.append(Timing(name=blank.name, dtype=dtype, length=length, reason=reason))
     return rows
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contexture.errors import CheckpointError, ContextureError
+from contexture.errors import CheckpointError, InputError, told
 from contexture.evaluation.ladder.cells import Entrant
 from contexture.evaluation.per_seed import PerSeed
 from contexture.learners.in_context import InContext
@@ -81,8 +81,10 @@ def train_mixers(
     """Models of every mixer, and the mixers that failed with their reasons.
 
     progress: makes the display of a mixer's training from its name. A mixer that raises fails alone; KeyboardInterrupt
-    leaves the run resumable.
+    leaves the run resumable. Raises InputError for a budget that there is not.
     """
+    if budget not in TRAININGS:
+        raise InputError(f"{budget!r} is a budget of the recall ladder alone: here there are {', '.join(TRAININGS)}")
     training = TRAININGS[budget]
     trained: dict[str, PerSeed] = {}
     failed: dict[str, str] = {}
@@ -94,8 +96,7 @@ def train_mixers(
         except CheckpointError:
             raise
         except Exception as error:
-            said = str(error) if isinstance(error, ContextureError) else f"{type(error).__name__}: {error}"
-            failed[one.label] = f"{one.label} failed: {said}"
+            failed[one.label] = f"{one.label} failed: {told(error)}"
     return trained, failed
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOKS = {"constant": ("hue-1", "o", "state of constant size"), "grows": ("hue-2", "s", "state that grows with time")}
 _NO_STATE = ("hue-3", "D", "no state")
 _WIDTH: dict[Format, int] = {"wide": 760, "narrow": 358}
-_LONGEST = 26
+_LONGEST = 36
 
 
 def accuracy_by_state(ladder: Ladder, match: str, *, format: Format = "wide") -> str:

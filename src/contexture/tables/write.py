@@ -29,17 +29,17 @@ def predictions_text(columns: Mapping[str, Sequence[object]]) -> str:
 
 
 def check_output(path: str | os.PathLike[str], *, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Raise InputError where predictions cannot go: over an input, into a folder that is not there, as Parquet.
+    """Raise InputError where a file cannot go: over an input, into a folder that is not there, as Parquet.
 
-    To be called before the work that the predictions take.
+    To be called before the work that its content takes.
     """
     target = Path(path)
     if target.is_dir():
-        raise InputError(f"{target} is a folder; give the path of a file for the predictions.")
+        raise InputError(f"{target} is a folder; give the path of a file.")
     if target.exists() and not target.is_file():
-        raise InputError(f"{target} is not a plain file; give the path of one, or of a new one, for the predictions.")
+        raise InputError(f"{target} is not a plain file; give the path of one, or of a new one.")
     if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent} for the predictions {target.name}; make it first.")
+        raise InputError(f"there is no folder {target.parent} for {target.name}; make it first.")
     if target.suffix.lower() in (".parquet", ".xlsx"):
         raise InputError(f"predictions are written as CSV, not as {target.suffix}; give {target.with_suffix('.csv')}.")
     for given in inputs:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from contexture.errors import ContextureError, InputError, told
 from contexture.testing.errors import LawError
 
 Thing = TypeVar("Thing")
@@ -15,15 +16,31 @@ def run_laws(
     waivers: Mapping[str, str] | None = None,
     only: tuple[str, ...] = (),
 ) -> None:
-    """Raise LawError at the first law that `thing` breaks; a waived law has to be broken, or its waiver goes."""
+    """Raise LawError at the first law that `thing` breaks; a waived law has to be broken, or its waiver goes.
+
+    What `thing` raises breaks the law at which it does. InputError where `only` or a waiver names no law.
+    """
+    waived = waivers or {}
+    for name in (*only, *waived):
+        if name not in laws:
+            raise InputError(f"no law is named {name!r}: there are {', '.join(laws)}")
     for name, law in laws.items():
         if only and name not in only:
             continue
-        if name not in (waivers or {}):
-            law(thing)
+        if name not in waived:
+            _hold(name, law, thing)
             continue
         try:
             law(thing)
         except Exception:
             continue
         raise LawError(name, "is waived but holds: remove the waiver")
+
+
+def _hold(name: str, law: Callable[[Thing], None], thing: Thing) -> None:
+    try:
+        law(thing)
+    except (LawError, ContextureError):
+        raise
+    except Exception as fault:
+        raise LawError(name, told(fault)) from fault

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contexture.errors import InputError
+from contexture.errors import InputError, told
 from contexture.protocols import Learner, LearnerCard, Pairs, Schema, SequenceLearner, Target
 from contexture.testing.agreement import agree
 from contexture.testing.errors import LawError
@@ -110,7 +110,7 @@ def _over_cases(name: str, law: Callable[[LearnerCase], None]) -> Callable[[Tria
             except LawError:
                 raise
             except Exception as error:
-                raise LawError(name, f"{case.what} fails with {type(error).__name__}: {error}") from error
+                raise LawError(name, f"{case.what} fails with {told(error)}") from error
 
     return over
 

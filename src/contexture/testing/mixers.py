@@ -2,9 +2,10 @@
 
 | law | what it holds |
 |---|---|
+| interface | built alike from one generator; what goes in comes out in its shape and dtype, and finite |
+| causality | what comes later changes nothing before |
 | state | the state is a tuple whose tensors have the batch first: reordering its rows reorders the episodes |
 | streaming | cutting a sequence anywhere and carrying the state gives what `forward` gives |
-| causality | what comes later changes nothing before |
 | gradients | a trained parameter gets a finite gradient, that of the output, non-zero in one of three random batches |
 | segments | packed sequences give what the sequences give one by one; padding has no effect |
 | state growth | the state's bytes grow with time as the card says |
@@ -22,7 +23,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contexture.blocks.mixer import Mixer
 from contexture.errors import InputError
@@ -85,6 +86,46 @@ def check_mixer(
     run_laws(LAWS, case, waivers=case.card.waivers, only=laws)
 
 
+def law_interface(case: MixerCase) -> None:
+    """Built alike from the same generator, with three verbs that give numbers of the input's shape and dtype."""
+    law = "interface"
+    if not issubclass(case.mixer, nn.Module):
+        raise LawError(law, f"{case.mixer.__name__} is no torch.nn.Module")
+    for verb in ("init_state", "stream", "forward"):
+        if not callable(getattr(case.mixer, verb, None)):
+            raise LawError(law, f"{case.mixer.__name__} has no method {verb}")
+    twin = case.build().state_dict()
+    for name, one in case.build().state_dict().items():
+        agree(law, f"{name} of two mixers that the same generator built", one, twin[name], tolerance=0.0)
+    for dtype in (FP64, torch.float32):
+        mixer, x = case.build().to(dtype), case.input(2, TIME).to(dtype)
+        _alike("the output", mixer(x), x)
+        _alike("the output of stream", mixer.stream(x, mixer.init_state(2, device="cpu", dtype=dtype))[0], x)
+
+
+def _alike(what: str, out: object, x: Tensor) -> None:
+    """Raise LawError unless `out` holds finite numbers of x's shape and dtype."""
+    law = "interface"
+    if not isinstance(out, Tensor):
+        raise LawError(law, f"{what} is a {type(out).__name__}, not a tensor")
+    if (out.shape, out.dtype) != (x.shape, x.dtype):
+        given, gotten = (f"{tuple(one.shape)} in {one.dtype}".replace("torch.", "") for one in (x, out))
+        raise LawError(law, f"{what} is {gotten} where the input is {given}")
+    if not out.isfinite().all():
+        position = tuple(int(index) for index in (~out.isfinite()).nonzero()[0])
+        raise LawError(law, f"{what} is not finite", position=position)
+
+
+def law_causality(case: MixerCase) -> None:
+    """Later inputs change nothing before them."""
+    mixer, x, other = case.build(), case.input(2, TIME), case.input(2, TIME, seed=1)
+    expected = mixer(x)
+    for t in (1, 2, 31, 32, 63, 64, 65, TIME - 1):
+        changed = torch.cat((x[:, :t], 10 * other[:, t:]), 1)
+        what = f"the output before {t}, where the input changes from {t} on,"
+        agree("causality", what, mixer(changed)[:, :t], expected[:, :t], tolerance=TOLERANCE)
+
+
 def law_state(case: MixerCase) -> None:
     """The batch comes first in every tensor of the state."""
     mixer, x, law = case.build(), case.input(3, 20), "state"
@@ -108,16 +149,6 @@ def law_streaming(case: MixerCase) -> None:
     for cuts in (*CUTS, tuple(range(1, 12))):
         parts = _streamed(mixer, x, cuts)
         agree("streaming", f"the output of a sequence cut at {cuts}", parts, whole, tolerance=TOLERANCE)
-
-
-def law_causality(case: MixerCase) -> None:
-    """Later inputs change nothing before them."""
-    mixer, x, other = case.build(), case.input(2, TIME), case.input(2, TIME, seed=1)
-    expected = mixer(x)
-    for t in (1, 2, 31, 32, 63, 64, 65, TIME - 1):
-        changed = torch.cat((x[:, :t], 10 * other[:, t:]), 1)
-        what = f"the output before {t}, where the input changes from {t} on,"
-        agree("causality", what, mixer(changed)[:, :t], expected[:, :t], tolerance=TOLERANCE)
 
 
 def law_gradients(case: MixerCase) -> None:
@@ -252,9 +283,10 @@ def law_cohorts(case: MixerCase) -> None:
 
 
 LAWS: Mapping[str, Callable[[MixerCase], None]] = {
+    "interface": law_interface,
+    "causality": law_causality,
     "state": law_state,
     "streaming": law_streaming,
-    "causality": law_causality,
     "gradients": law_gradients,
     "segments": law_segments,
     "state growth": law_state_growth,

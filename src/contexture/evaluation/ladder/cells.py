@@ -5,8 +5,9 @@ A cell's file holds its recipe and its result; it counts only for the very recip
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,22 @@ def entrant(spec: str) -> Entrant:
     """A registered mixer by its name, or a user's own as "file.py:Class"; InputError for one that sees whole sets."""
     cls = find(spec, "mixers")
     if not cls.card.causal:
-        raise InputError(f"the mixer {spec!r} sees whole sets, and the ladder's tasks are sequences")
+        raise InputError(f"the mixer {spec!r} sees whole sets and has no sequence to run over: leave it out")
     own = ".py:" in spec
     source = hashlib.sha256(Path(spec.rpartition(":")[0]).read_bytes()).hexdigest() if own else ""
     return Entrant(spec=spec, label=f"{cls.card.name} (own)" if own else spec, card=cls.card, source=source)
+
+
+def entrants(specs: Sequence[str]) -> list[Entrant]:
+    """The mixers asked for, each under a label of its own: those whose cards share a name go by what the user wrote.
+
+    Raises InputError for one that is asked for twice, and as `entrant` does.
+    """
+    if len(set(specs)) < len(specs):
+        raise InputError("a mixer is asked for twice")
+    found = [entrant(spec) for spec in specs]
+    taken = Counter(one.label for one in found)
+    return [one if taken[one.label] == 1 else replace(one, label=one.spec) for one in found]
 
 
 def causal_mixers() -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from contexture.errors import ContextureError, InputError
+from contexture.errors import ContextureError, InputError, told
 from contexture.evaluation.intervals import seed_interval
 from contexture.evaluation.ladder.budget import VALIDATION_SEED, Budget, Candidate
 from contexture.evaluation.ladder.cells import Cell
@@ -59,8 +59,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    said = str(error) if isinstance(error, ContextureError) else f"{type(error).__name__}: {error}"
-    return {"status": "failed", "reason": said.strip(), "traceback": traceback.format_exc()}
+    return {"status": "failed", "reason": told(error), "traceback": traceback.format_exc()}
 
 
 def _described(size: Size) -> dict[str, Any]:
