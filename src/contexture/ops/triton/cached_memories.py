@@ -177,6 +177,15 @@ def _parts_kernel(
         tl.store(d_first_ptr + of_first, d_first, mask=in_d[:, None] & in_h[None, :])
 
 
+def stages(row: int) -> int:
+    """How many blocks of memories are under way if a row of queries has `row` bytes: two, if they fit an SM's memory.
+
+    >>> stages(512), stages(1024)
+    (2, 1)
+    """
+    return 2 if row <= 512 else 1
+
+
 class _Cached(torch.autograd.Function):
     """q: [batch, time, heads, dim]; weights: [batch, time, memories]; first: [batch, memories, heads, dim, inner] or
     None; second: [.., inner or dim, out]."""
@@ -186,7 +195,8 @@ class _Cached(torch.autograd.Function):
         (batch, time, heads, dim), (inner, out_dim) = q.shape, second.shape[-2:]
         settings = {
             "DIM": dim, "INNER": inner, "OUT": out_dim, "BQ": QUERIES, "BD": tile(dim), "BH": HIDDEN,
-            "BE": tile(out_dim), "NETWORK": first is not None, "DOT": dot(q.dtype), "num_warps": 4, "num_stages": 2,
+            "BE": tile(out_dim), "NETWORK": first is not None, "DOT": dot(q.dtype), "num_warps": 4,
+            "num_stages": stages(max(tile(dim), tile(out_dim)) * q.element_size()),
         }  # fmt: skip
         out = torch.empty(batch, time, heads, out_dim, dtype=q.dtype, device=q.device)
         parts = second if first is None else first, second

@@ -24,6 +24,7 @@ from contexture.ops.triton.launch import dot, rows, tile
 from contexture.ops.triton.tiles import part_and_unit
 
 TILE = 64
+"""How many tokens a tile has, where 64 rows of its keys are 32 KiB at most."""
 PROGRAMS = 4
 """How many programs share one multiprocessor."""
 
@@ -174,12 +175,22 @@ def _gradients_kernel(
     tl.store(d_q_ptr + part[:, None] * DIM + d[None, :], d_q, mask=q_mask)
 
 
+def tile_of(row: int) -> int:
+    """How many tokens a tile has if a row of keys or values has `row` bytes: three of them fit the memory of an SM.
+
+    >>> tile_of(256), tile_of(1024)
+    (64, 32)
+    """
+    return TILE if row <= 512 else TILE // 2
+
+
 class _LeanDecode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float) -> Tensor:
         (batch, heads, dim), (_, past, kv_heads, out_dim) = q.shape, v.shape
         group, units, programs = heads // kv_heads, batch * kv_heads, num_programs(q.device, each=PROGRAMS)
-        sizes = {"KV_HEADS": kv_heads, "GROUP": group, "TILE": TILE}
+        largest_row = max(tile(dim), tile(out_dim)) * max(k.element_size(), v.element_size())
+        sizes = {"KV_HEADS": kv_heads, "GROUP": group, "TILE": tile_of(largest_row)}
         line = {"ROWS": triton.next_power_of_2(batch)}
         tiles = {"BG": tile(group), "BO": tile(out_dim)}
         products = {"DOT": dot(v.dtype)}
@@ -204,7 +215,7 @@ class _LeanDecode(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, lengths, out, lse = ctx.saved_tensors
         past, warps = k.shape[1], 8 if max(tile(q.shape[-1]), tile(v.shape[-1])) > 128 else 4
-        tiles = triton.cdiv(k.shape[1], TILE)
+        tiles = triton.cdiv(past, ctx.settings["TILE"])
         d_q = torch.empty(tiles, *q.shape, dtype=torch.float32, device=q.device)
         d_k = torch.empty(k.shape, dtype=k.dtype, device=k.device)
         d_v = torch.empty(v.shape, dtype=v.dtype, device=v.device)
