@@ -39,6 +39,8 @@ from contexture.testing.kernels import check_kernel
 from contexture.testing.ops import TOLERANCES, registered_ops
 from contexture.training.cohort import stack
 
+AHEAD = 2_000_000
+"""Clock cycles, about a millisecond, for which the GPU is kept busy while a call is queued."""
 RESULT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "gpu.json"
 CHUNK = 64
 STATES, SLOTS, PARTITIONS, MEMORIES = 16, 64, 8, 16
@@ -215,10 +217,10 @@ def inputs(op: str, shape: Sequence[int], device: str) -> list[Tensor]:
 
 
 class Clock:
-    """Times calls on one device."""
+    """Times calls on one device; `ahead` leaves out what Python takes to launch, if that is below a millisecond."""
 
-    def __init__(self, sizes: Sizes) -> None:
-        self.cuda, self.seconds = sizes.device == "cuda", sizes.seconds
+    def __init__(self, sizes: Sizes, *, ahead: bool = True) -> None:
+        self.cuda, self.seconds, self.ahead = sizes.device == "cuda", sizes.seconds, ahead
 
     def _once(self, call: Callable[[], object]) -> float:
         if not self.cuda:
@@ -226,6 +228,8 @@ class Clock:
             call()
             return 1e3 * (time.perf_counter() - began)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if self.ahead:
+            torch.cuda._sleep(AHEAD)
         start.record()
         call()
         end.record()
@@ -250,6 +254,11 @@ def ends(result: Any) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
+def failure(error: Exception) -> Row:
+    """What a row says of a call that failed."""
+    return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+
+
 def time_both(form: Callable[..., Any], drawn: Sequence[Tensor], clock: Clock) -> Row:
     """Forward alone, and forward with backward; what fails says so instead."""
     try:
@@ -259,7 +268,7 @@ def time_both(form: Callable[..., Any], drawn: Sequence[Tensor], clock: Clock) -
         leaves = [x.detach().requires_grad_() for x in drawn]
         slow, both = clock.measure(lambda: torch.autograd.grad(ends(form(*leaves)), leaves, gradient))
     except Exception as error:
-        return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+        return failure(error)
     return {"first_seconds": first + slow, "forward_ms": forward, "both_ms": both}
 
 
@@ -327,12 +336,14 @@ def op_group(op: str, sizes: Sizes, machine: Row) -> Work:
             try:
                 check_kernel(registered_ops()[op])
             except Exception as error:
-                return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+                return failure(error)
             return {"held": True}
 
         yield {"side": "laws of kernels"}, laws
     clock = Clock(sizes)
     sides = {"contexture": ours(op, "triton"), "flash-linear-attention": theirs(op)}
+    if op in PEERS and sides["flash-linear-attention"] is None:
+        print(f"{op}: flash-linear-attention is not installed, and ours stands alone", file=sys.stderr)
     for shape in sizes.shapes:
         for side, form in sides.items():
             if form is None:
@@ -348,17 +359,22 @@ def op_group(op: str, sizes: Sizes, machine: Row) -> Work:
 
 def error_of(op: str, form: Callable[..., Any], drawn: Sequence[Tensor]) -> Row:
     """The relative error of the first sequence (or its first head) at full length, against the chunked path in fp32."""
-    with torch.no_grad():
-        batch = drawn[0].shape[0]
-        # Not every input of these ops has heads, nor all of them a batch.
-        part = [x[:1] if x.shape[0] == batch else x for x in drawn]
-        if op not in ALONE:
-            part = [x[:, :, :1].contiguous() for x in part]
-        expected, got = (
-            ends(ours(op, ONLY_FAST.get(op, "chunked"))(*(x.float() for x in part))),
-            ends(form(*part)).float(),
-        )
-    error = rms(got - expected) / rms(expected)
+    batch = drawn[0].shape[0]
+    # Not every input of these ops has heads, nor all of them a batch.
+    part = [x[:1] if x.shape[0] == batch else x for x in drawn]
+    if op not in ALONE:
+        part = [x[:, :, :1].contiguous() for x in part]
+    try:
+        with torch.no_grad():
+            exact = ends(ours(op, ONLY_FAST.get(op, "chunked"))(*(x.float() for x in part)))
+            return compared(ends(form(*part)), exact)
+    except Exception as error:
+        return failure(error)
+
+
+def compared(got: Tensor, expected: Tensor) -> Row:
+    """The relative error of bf16 outputs, and whether it is too large."""
+    error = rms(got.float() - expected) / rms(expected)
     wrong = {"failed": f"off by {error:.1e} against the chunked path"} if error > TOLERANCES[torch.bfloat16][0] else {}
     return {"relative_error": error} | wrong
 
@@ -385,6 +401,10 @@ def decode_group(sizes: Sizes, machine: Row) -> Work:
     batch, past, heads, dim = sizes.decode
     clock = Clock(sizes)
 
+    def decode(*given: Tensor) -> Tensor:
+        with ops.use("triton", op="lean-decode"):
+            return lean_decode(*given)
+
     def drawn() -> list[Tensor]:
         generator = torch.Generator(sizes.device).manual_seed(0)
         cache = (torch.randn(batch, past, heads, dim, generator=generator, device=sizes.device) for _ in range(2))
@@ -399,9 +419,14 @@ def decode_group(sizes: Sizes, machine: Row) -> Work:
             there = lengths.to(sizes.device)
             try:
                 with torch.no_grad():
-                    first, taken = clock.measure(lambda: lean_decode(q, k, v, there))
-            except Exception as error:
-                return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+                    first, taken = clock.measure(lambda: decode(q, k, v, there))
+                    # The first two rows suffice, and in fp32 more would take long.
+                    few = [x[:2] for x in (q, k, v)]
+                    with ops.use("chunked", op="lean-decode"):
+                        exact = lean_decode(*(x.float() for x in few), there[:2])
+                    error = compared(decode(*few, there[:2]), exact)
+            except Exception as wrong:
+                return failure(wrong)
             moved = 4 * int(lengths.sum()) * heads * dim
             floor = moved / (machine["copy_gb_s"] * 1e6)
             return {
@@ -409,7 +434,7 @@ def decode_group(sizes: Sizes, machine: Row) -> Work:
                 "forward_ms": taken,
                 "floor_forward_ms": floor,
                 "share_of_copy": floor / taken,
-            }
+            } | error
 
         yield {"side": f"contexture, {name}", "shape": list(sizes.decode)}, row
 
@@ -439,7 +464,7 @@ def stepper(model: nn.Module, x: Tensor, y: Tensor, *, device: str) -> Callable[
 def training_group(sizes: Sizes, _: Row) -> Work:
     """Steps per second of the in-context model, with several mixers."""
     layers, width, points, batch = sizes.model
-    clock, features = Clock(sizes), 20
+    clock, features = Clock(sizes, ahead=False), 20
     for mixer in ("softmax", "linear-attention", "retention", "gated-linear-attention", "delta-rule"):
 
         def row(mixer: str = mixer) -> Row:
@@ -448,7 +473,7 @@ def training_group(sizes: Sizes, _: Row) -> Work:
                 model = in_context_model(mixer, layers, width, features, 0, sizes.device)
                 first, taken = clock.measure(stepper(model, x, x.sum(-1), device=sizes.device))
             except Exception as error:
-                return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+                return failure(error)
             return {"first_seconds": first, "steps_per_second": 1e3 / taken}
 
         yield {"side": f"{layers} layers of width {width}, {mixer}", "shape": [batch, points]}, row
@@ -456,7 +481,7 @@ def training_group(sizes: Sizes, _: Row) -> Work:
 
 def cohort_group(sizes: Sizes, _: Row) -> Work:
     """Model-steps per second of many tiny models at once, and of one alone."""
-    clock, features, width, points, batch = Clock(sizes), 5, min(64, 8 * sizes.model[1]), 11, 8
+    clock, features, width, points, batch = Clock(sizes, ahead=False), 5, min(64, 8 * sizes.model[1]), 11, 8
     for members in (1, sizes.members):
 
         def row(members: int = members) -> Row:
@@ -467,7 +492,7 @@ def cohort_group(sizes: Sizes, _: Row) -> Work:
                 model = stack(models) if members > 1 else models[0]
                 first, taken = clock.measure(stepper(model, x, x.sum(-1), device=sizes.device))
             except Exception as error:
-                return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+                return failure(error)
             return {"first_seconds": first, "steps_per_second": 1e3 * members / taken}
 
         yield {"side": f"{members} models of 3 layers, width {width}", "shape": [batch, points]}, row

@@ -79,11 +79,19 @@ def unable(op: str, *, device: str, dtype: torch.dtype, dim: int) -> str:
 
 @cache
 def kernel(op: str) -> Callable[..., Any]:
-    """The path "triton" of an op that has a kernel."""
+    """The path "triton" of an op that has a kernel; it runs on the device where the first input lies.
+
+    Triton launches on the current device, whatever its tensors say; backward, autograd has made that the right one.
+    """
     found: Callable[..., Any] = getattr(
         importlib.import_module(f"contexture.ops.triton.{_module(op)}"), f"{_module(op)}_triton"
     )
-    return found
+
+    def on_device(first: Tensor, *rest: Any, **keywords: Any) -> Any:
+        with torch.cuda.device_of(first):
+            return found(first, *rest, **keywords)
+
+    return on_device
 
 
 def in_graph(

@@ -37,7 +37,13 @@ def _(tensors: list[Tensor], name: str, settings: str) -> list[Tensor]:
 
 @torch.library.custom_op("contexture::opaque_backward", mutates_args=())
 def _backward(tensors: list[Tensor], gradients: list[Tensor], name: str, settings: str) -> list[Tensor]:
+    stream = torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
+
     def differentiate() -> list[Tensor]:
+        with torch.cuda.stream(stream):
+            return on_this_stream()
+
+    def on_this_stream() -> list[Tensor]:
         leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in tensors]
         results = _functions[name][0](leaves, settings)
         ends = [(one, gradient) for one, gradient in zip(results, gradients, strict=True) if one.requires_grad]
@@ -47,7 +53,8 @@ def _backward(tensors: list[Tensor], gradients: list[Tensor], name: str, setting
         given = [next(found) if x.requires_grad else None for x in leaves]
         return [torch.zeros_like(x) if one is None else one.contiguous() for x, one in zip(leaves, given, strict=True)]
 
-    # An operator's own code runs with autograd switched off for its thread, whatever it asks for; not so a new thread.
+    # An operator's own code runs with autograd switched off for its thread, whatever it asks for; not so a new thread,
+    # which would begin on the default stream of the first device.
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(differentiate).result()
 

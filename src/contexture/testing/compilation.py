@@ -87,9 +87,9 @@ def compile_kernels(name: str, *, target: int, dim: int, time: int, dtype: torch
     """Every kernel that one call of the op launches, forward and backward; its driver stays exchanged."""
     from triton.runtime import driver
 
+    from contexture.discovery import ops
     from contexture.ops import kernels
     from contexture.ops.dispatch import TRITON, use
-    from contexture.testing.ops import registered_ops
 
     exchanged = _Driver(target)
     driver.set_active(exchanged)
@@ -97,14 +97,13 @@ def compile_kernels(name: str, *, target: int, dim: int, time: int, dtype: torch
     from contexture.ops.triton import scan
 
     vars(scan)["roomy"] = lambda device: SHARED[target] >= 160 * 1024
-    op = registered_ops()[name]
+    op = ops()[name]
     drawn = op.sample(torch.Generator(), batch=1, time=time, heads=2, dim=dim)
-    leaves = [x.to(dtype).requires_grad_() for x in drawn]
-    segments = torch.zeros(1, time, dtype=torch.int64) if packed else None
+    inputs = [x.to(dtype).requires_grad_() if x.is_floating_point() else x for x in drawn]
+    leaves = [x for x in inputs if x.requires_grad]
+    rest = {"segments": torch.zeros(1, time, dtype=torch.int64)} if packed else {}
     with use(TRITON, op=name):
-        ends = [
-            one for one in torch.utils._pytree.tree_leaves(op.call(*leaves, segments=segments)) if one.requires_grad
-        ]
+        ends = [one for one in torch.utils._pytree.tree_leaves(op.call(*inputs, **rest)) if one.requires_grad]
         torch.autograd.grad(ends, leaves, [torch.ones_like(one) for one in ends], allow_unused=True)
     return [_resources(*one) for one in exchanged.loaded]
 
@@ -122,11 +121,14 @@ def main(arguments: list[str] | None = None) -> int:
     if interpreted():
         print("compilation: TRITON_INTERPRET=1 leaves nothing to compile: unset it", file=sys.stderr)
         return 2
-    from contexture.testing.kernels import ops_with_kernels
+    from contexture.discovery import ops
+    from contexture.ops.kernels import has_kernel
+    from contexture.ops.lean_decode import DECODE
 
+    every = [name for name in ops() if has_kernel(name) and not (options.packed and name == DECODE.name)]
     settings = {"target": options.target, "dim": options.dim, "time": options.time, "packed": options.packed}
     status = 0
-    for name in options.ops or ops_with_kernels():
+    for name in options.ops or every:
         try:
             for kernel in compile_kernels(name, dtype=getattr(torch, options.dtype), **settings):
                 used = f"{kernel.registers} registers, {kernel.spilled} bytes spilled, {kernel.shared} bytes shared"

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from contexture.ops.chunks import silence
 from contexture.ops.triton.launch import dot, rows, tile
-from contexture.ops.triton.tiles import load_rows, strides_of
+from contexture.ops.triton.tiles import load_rows, part_and_unit, strides_of
 
 QUERIES = 64
 HIDDEN = 32
@@ -35,9 +35,9 @@ def _forward_kernel(
     BE: tl.constexpr, NETWORK: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries through all memories that any of them reads."""
-    unit = tl.program_id(1).to(tl.int64)
+    some, unit = part_and_unit(tl.cdiv(time, BQ))
     row, head = unit // heads, unit % heads
-    d, e, t = tl.arange(0, BD), tl.arange(0, BE), tl.program_id(0) * BQ + tl.arange(0, BQ)
+    d, e, t = tl.arange(0, BD), tl.arange(0, BE), some * BQ + tl.arange(0, BQ)
     in_d, in_e, there = d < DIM, e < OUT, t < time
     q = load_rows(q_ptr, q_strides, row, head, t, d, there[:, None] & in_d[None, :]).to(DOT)
     total, out = tl.zeros([BQ], tl.float32), tl.zeros([BQ, BE], tl.float32)
@@ -78,9 +78,9 @@ def _queries_kernel(
     BE: tl.constexpr, NETWORK: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a tile of queries and of their weights."""
-    unit = tl.program_id(1).to(tl.int64)
+    some, unit = part_and_unit(tl.cdiv(time, BQ))
     row, head = unit // heads, unit % heads
-    d, e, t = tl.arange(0, BD), tl.arange(0, BE), tl.program_id(0) * BQ + tl.arange(0, BQ)
+    d, e, t = tl.arange(0, BD), tl.arange(0, BE), some * BQ + tl.arange(0, BQ)
     in_d, in_e, there = d < DIM, e < OUT, t < time
     q = load_rows(q_ptr, q_strides, row, head, t, d, there[:, None] & in_d[None, :])
     at = ((row * time + t[:, None]) * heads + head) * OUT
@@ -119,12 +119,12 @@ def _queries_kernel(
                 for block in range(tl.cdiv(OUT, BH)):
                     h = block * BH + tl.arange(0, BH)
                     in_h = h < OUT
-                    some = tl.load(d_out_ptr + at + h[None, :], mask=there[:, None] & in_h[None, :], other=0.0)
+                    slopes = tl.load(d_out_ptr + at + h[None, :], mask=there[:, None] & in_h[None, :], other=0.0)
                     second = tl.load(
                         second_ptr + memory * INNER * OUT + d[None, :] * OUT + h[:, None],
                         mask=in_d[None, :] & in_h[:, None], other=0.0,
                     ).to(DOT)  # fmt: skip
-                    asked += tl.dot(some.to(DOT), second, input_precision="tf32x3")
+                    asked += tl.dot(slopes.to(DOT), second, input_precision="tf32x3")
                 d_w += tl.sum(q.to(tl.float32) * asked, 1)
                 d_q += w[:, None] * asked
             tl.store(d_weights_ptr + i, tl.where(w == 0, 0.0, d_w), mask=there)
@@ -139,9 +139,11 @@ def _parts_kernel(
     BE: tl.constexpr, NETWORK: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of some hidden units of one memory, from all tiles of queries that read it."""
-    i, unit = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    blocks = (INNER + BH - 1) // BH
+    part, unit = part_and_unit(blocks * memories)
+    i = part // blocks
     row, head = unit // heads, unit % heads
-    d, e, h = tl.arange(0, BD), tl.arange(0, BE), tl.program_id(0) * BH + tl.arange(0, BH)
+    d, e, h = tl.arange(0, BD), tl.arange(0, BE), part % blocks * BH + tl.arange(0, BH)
     in_d, in_e, in_h = d < DIM, e < OUT, h < INNER
     memory = (row * memories + i) * heads + head
     of_second = memory * INNER * OUT + h[:, None] * OUT + e[None, :]
@@ -175,6 +177,15 @@ def _parts_kernel(
         tl.store(d_first_ptr + of_first, d_first, mask=in_d[:, None] & in_h[None, :])
 
 
+def stages(row: int) -> int:
+    """How many blocks of memories are under way if a row of queries has `row` bytes: two, if they fit an SM's memory.
+
+    >>> stages(512), stages(1024)
+    (2, 1)
+    """
+    return 2 if row <= 512 else 1
+
+
 class _Cached(torch.autograd.Function):
     """q: [batch, time, heads, dim]; weights: [batch, time, memories]; first: [batch, memories, heads, dim, inner] or
     None; second: [.., inner or dim, out]."""
@@ -184,12 +195,13 @@ class _Cached(torch.autograd.Function):
         (batch, time, heads, dim), (inner, out_dim) = q.shape, second.shape[-2:]
         settings = {
             "DIM": dim, "INNER": inner, "OUT": out_dim, "BQ": QUERIES, "BD": tile(dim), "BH": HIDDEN,
-            "BE": tile(out_dim), "NETWORK": first is not None, "DOT": dot(q.dtype), "num_warps": 4, "num_stages": 2,
+            "BE": tile(out_dim), "NETWORK": first is not None, "DOT": dot(q.dtype), "num_warps": 4,
+            "num_stages": stages(max(tile(dim), tile(out_dim)) * q.element_size()),
         }  # fmt: skip
         out = torch.empty(batch, time, heads, out_dim, dtype=q.dtype, device=q.device)
         parts = second if first is None else first, second
         sizes = strides_of(q), time, heads, weights.shape[2]
-        _forward_kernel[triton.cdiv(time, QUERIES), batch * heads](q, weights, *parts, out, *sizes, **settings)
+        _forward_kernel[(triton.cdiv(time, QUERIES) * batch * heads,)](q, weights, *parts, out, *sizes, **settings)
         ctx.save_for_backward(q, weights, first, second)
         ctx.launch = sizes, settings
         return out
@@ -205,10 +217,10 @@ class _Cached(torch.autograd.Function):
         d_weights = torch.zeros(q.shape[0], q.shape[2], *weights.shape[1:], dtype=torch.float32, device=q.device)
         given = q, weights, second if first is None else first, second, d_out
         tiles = triton.cdiv(q.shape[1], QUERIES)
-        _queries_kernel[tiles, units](*given, d_q, d_weights, *sizes, count, **settings)
+        _queries_kernel[(tiles * units,)](*given, d_q, d_weights, *sizes, count, **settings)
         blocks = triton.cdiv(second.shape[-2], HIDDEN)
         parts = d_second if d_first is None else d_first, d_second
-        _parts_kernel[blocks, count, units](*given, *parts, *sizes, count, **settings)
+        _parts_kernel[(blocks * count * units,)](*given, *parts, *sizes, count, **settings)
         return d_q, d_weights.sum(1).to(weights.dtype), d_first, d_second
 
 

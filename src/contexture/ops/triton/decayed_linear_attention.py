@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from contexture.ops.triton.launch import ids
+from contexture.ops.triton.launch import handed_in, ids
 from contexture.ops.triton.scan import Scan
 from contexture.ops.triton.steps import memory_step, single
 
@@ -14,5 +14,6 @@ def decayed_linear_attention_triton(
     """The scan with one log-decay per head and step."""
     if single(q, k, v, g, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state, log_decay=g)
-    out, state = Scan.apply(q, k, v, g.to(torch.float32), initial_state, ids(segments))
+    first = None if initial_state is None else handed_in(initial_state)
+    out, state = Scan.apply(q, k, v, g.to(torch.float32), first, ids(segments))
     return out, state

@@ -29,8 +29,9 @@ import triton.language as tl
 from torch import Tensor
 
 from contexture.ops.triton.factors import factors
-from contexture.ops.triton.launch import chunk, dot, ids, rows, tile
+from contexture.ops.triton.launch import chunk, dot, handed_in, ids, rows, tile
 from contexture.ops.triton.scan import memory
+from contexture.ops.triton.tiles import part_and_unit
 
 BLOCK = 16
 
@@ -62,7 +63,8 @@ def _invert(
     HAS_DECAY: tl.constexpr,
     HAS_IDS: tl.constexpr,
 ):
-    n, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    chunks = tl.cdiv(time, SIZE)
+    n, pair = part_and_unit(chunks)
     b, h = pair // heads, pair % heads
     start = n.to(tl.int64) * SIZE
     row, inner = tl.arange(0, SIZE), tl.arange(0, BK)
@@ -99,7 +101,7 @@ def _invert(
         if BLOCKS > 2:
             back += tl.dot(back, tl.dot(step, step, input_precision=PRECISION), input_precision=PRECISION)
         inverse = tl.dot(back, inverse, input_precision=PRECISION)
-    at = solver + (pair * tl.num_programs(0) + n) * SIZE * SIZE
+    at = solver + (pair * chunks + n) * SIZE * SIZE
     tl.store(at + row[:, None] * SIZE + row[None, :], inverse.to(solver.dtype.element_ty))
 
 
@@ -146,7 +148,7 @@ def _forward(
     READS: tl.constexpr,
 ):
     """Outputs and the last memory, or, for backward, what is written at each step and the memory before each chunk."""
-    block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, pair = part_and_unit((V + BV - 1) // BV)
     b, h = pair // heads, pair % heads
     row, inner, column = tl.arange(0, SIZE), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     has_inner, has_column = inner < K, column < V
@@ -235,7 +237,7 @@ def _backward(
     HAS_IDS: tl.constexpr,
 ):
     """R of every step (`moves`), the gradient of the memory after every chunk, and that of the first."""
-    block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, pair = part_and_unit((V + BV - 1) // BV)
     b, h = pair // heads, pair % heads
     row, inner, column = tl.arange(0, SIZE), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     has_inner, has_column = inner < K, column < V
@@ -325,7 +327,8 @@ def _gradients(
     HAS_DECAY: tl.constexpr,
     HAS_IDS: tl.constexpr,
 ):
-    n, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    chunks = tl.cdiv(time, SIZE)
+    n, pair = part_and_unit(chunks)
     b, h = pair // heads, pair % heads
     start = n.to(tl.int64) * SIZE
     row, inner = tl.arange(0, SIZE), tl.arange(0, BK)
@@ -356,7 +359,7 @@ def _gradients(
         has_column = column < V
         in_column, in_corner = valid[:, None] & has_column[None, :], has_inner[:, None] & has_column[None, :]
         at = row[:, None] * heads * V + column[None, :]
-        corner = (pair * tl.num_programs(0) + n) * K * V + inner[:, None] * V + column[None, :]
+        corner = (pair * chunks + n) * K * V + inner[:, None] * V + column[None, :]
         slopes = tl.load(d_out + row[:, None] * o_t + column[None, :], mask=in_column, other=0.0).to(DOT)
         values = tl.load(v + row[:, None] * v_t + column[None, :], mask=in_column, other=0.0).to(tl.float32)
         new = tl.load(news + at_chunk + at, mask=in_column, other=0.0).to(DOT)
@@ -454,7 +457,7 @@ class _Call:
     def invert(self) -> Tensor:
         """T of every chunk."""
         solver = self.room(self.pairs, self.chunks, self.cut.size, self.cut.size)
-        _invert[self.chunks, self.pairs](
+        _invert[(self.chunks * self.pairs,)](
             self.k,
             self.rate,
             self.log_decay,
@@ -480,7 +483,7 @@ class _Call:
             other = memory(self.q, self.inner, self.columns)
         else:
             other = self.room(self.pairs, self.chunks, self.inner, self.columns)
-        _forward[triton.cdiv(self.columns, self.cut.scanned), self.pairs](
+        _forward[(triton.cdiv(self.columns, self.cut.scanned) * self.pairs,)](
             self.q,
             self.k,
             self.v,
@@ -510,7 +513,7 @@ class _Call:
         moves = self.room(self.batch, self.time, self.heads, self.columns)
         afters = self.room(self.pairs, self.chunks, self.inner, self.columns)
         d_first = memory(self.q, self.inner, self.columns)
-        _backward[triton.cdiv(self.columns, self.cut.scanned), self.pairs](
+        _backward[(triton.cdiv(self.columns, self.cut.scanned) * self.pairs,)](
             self.q,
             self.k,
             d_out,
@@ -543,7 +546,7 @@ class _Call:
         d_v = self.room(self.batch, self.time, self.heads, self.columns)
         d_rate = self.room(self.batch, self.time, self.heads, dtype=torch.float32)
         d_decay = None if self.log_decay is None else torch.empty_like(d_rate)
-        _gradients[self.chunks, self.pairs](
+        _gradients[(self.chunks * self.pairs,)](
             self.q,
             self.k,
             self.v,
@@ -590,9 +593,8 @@ class DeltaChunks(torch.autograd.Function):
         numbers: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Outputs and the last memory."""
-        with torch.cuda.device_of(q):
-            call = _Call(q, k, v, rate, log_decay, numbers)
-            out, last = call.forward(call.invert(), first, reads=True)
+        call = _Call(q, k, v, rate, log_decay, numbers)
+        out, last = call.forward(call.invert(), first, reads=True)
         ctx.save_for_backward(q, k, v, rate, log_decay, first, numbers)
         return out, last
 
@@ -602,12 +604,11 @@ class DeltaChunks(torch.autograd.Function):
         """The chunks' memories once more, the scan back, and gradients chunk by chunk."""
         q, k, v, rate, log_decay, first, numbers = ctx.saved_tensors
         d_out, d_last = rows(d_out), d_last.contiguous()
-        with torch.cuda.device_of(q):
-            call = _Call(q, k, v, rate, log_decay, numbers)
-            solver = call.invert()
-            news, held = call.forward(solver, first, reads=False)
-            moves, afters, d_first = call.backward(solver, d_out, d_last)
-            d_q, d_k, d_v, d_rate, d_decay = call.gradients(d_out, news, moves, held, afters)
+        call = _Call(q, k, v, rate, log_decay, numbers)
+        solver = call.invert()
+        news, held = call.forward(solver, first, reads=False)
+        moves, afters, d_first = call.backward(solver, d_out, d_last)
+        d_q, d_k, d_v, d_rate, d_decay = call.gradients(d_out, news, moves, held, afters)
         return d_q, d_k, d_v, d_rate, d_decay, d_first if ctx.needs_input_grad[5] else None, None
 
 
@@ -624,5 +625,6 @@ def delta_triton(
     """Outputs and last memory of the delta rule, or of the gated one, with tensors laid out as the ops' are."""
     decay = None if log_decay is None else log_decay.to(torch.float32)
     rows = q, k, v, beta.to(torch.float32), decay
-    out, state = DeltaChunks.apply(*rows, initial_state, ids(segments))
+    first = None if initial_state is None else handed_in(initial_state)
+    out, state = DeltaChunks.apply(*rows, first, ids(segments))
     return out, state

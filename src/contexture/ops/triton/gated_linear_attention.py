@@ -21,9 +21,10 @@ import triton.language as tl
 from torch import Tensor
 
 from contexture.ops.triton.factors import factors
-from contexture.ops.triton.launch import chunk, dot, ids, rows, tile
+from contexture.ops.triton.launch import chunk, dot, handed_in, ids, rows, tile
 from contexture.ops.triton.scan import memory
 from contexture.ops.triton.steps import memory_step, single
+from contexture.ops.triton.tiles import part_and_unit
 
 SMALLEST = -30.0
 """A smaller log-decay counts as this: e^-30 of a memory is below what fp32 holds beside what is new."""
@@ -57,7 +58,8 @@ def _pairs(
     HAS_IDS: tl.constexpr,
 ):
     """G and P of a chunk."""
-    n, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    chunks = tl.cdiv(time, SIZE)
+    n, pair = part_and_unit(chunks)
     b, h = pair // heads, pair % heads
     start = n.to(tl.int64) * SIZE
     row = tl.arange(0, SIZE)
@@ -92,7 +94,7 @@ def _pairs(
             block, other = row[:, None] // half, row[None, :] // half
             products = tl.dot((queries * factor).to(DOT), tl.trans((keys * factor).to(DOT)), input_precision="tf32x3")
             found += tl.where((block % 2 == 1) & (other == block - 1), products, 0.0)
-    at = pairs + (pair * tl.num_programs(0) + n) * SIZE * SIZE
+    at = pairs + (pair * chunks + n) * SIZE * SIZE
     tl.store(at + row[:, None] * SIZE + row[None, :], (found * within).to(pairs.dtype.element_ty))
 
 
@@ -130,7 +132,7 @@ def _forward(
     READS: tl.constexpr,
 ):
     """Outputs and the last memory, or, for backward, the memory before each chunk."""
-    block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, pair = part_and_unit((V + BV - 1) // BV)
     b, h = pair // heads, pair % heads
     row, inner, column = tl.arange(0, SIZE), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     has_inner, has_column = inner < K, column < V
@@ -207,7 +209,7 @@ def _backward(
     HAS_IDS: tl.constexpr,
 ):
     """The gradient of the values, of the memory after each chunk, and of the first."""
-    block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block, pair = part_and_unit((V + BV - 1) // BV)
     b, h = pair // heads, pair % heads
     row, inner, column = tl.arange(0, SIZE), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     has_inner, has_column = inner < K, column < V
@@ -283,10 +285,12 @@ def _gradients(
     HAS_IDS: tl.constexpr,
 ):
     """The gradients of q, k and g for one chunk and one block of channels."""
-    n, pair = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    blocks, chunks = (K + BK - 1) // BK, tl.cdiv(time, SIZE)
+    part, pair = part_and_unit(blocks * chunks)
+    n = part // blocks
     b, h = pair // heads, pair % heads
     start = n.to(tl.int64) * SIZE
-    row, inner = tl.arange(0, SIZE), tl.program_id(0) * BK + tl.arange(0, BK)
+    row, inner = tl.arange(0, SIZE), part % blocks * BK + tl.arange(0, BK)
     q += b * q_b + h * q_h + start * q_t
     k += b * k_b + h * k_h + start * k_t
     v += b * v_b + h * v_h + start * v_t
@@ -304,7 +308,7 @@ def _gradients(
         column = first + tl.arange(0, BV)
         has_column = column < V
         in_column = valid[:, None] & has_column[None, :]
-        corner = (pair * tl.num_programs(1) + n) * K * V + inner[:, None] * V + column[None, :]
+        corner = (pair * chunks + n) * K * V + inner[:, None] * V + column[None, :]
         in_corner = has_inner[:, None] & has_column[None, :]
         slopes = tl.load(d_out + row[:, None] * o_t + column[None, :], mask=in_column, other=0.0).to(DOT)
         values = tl.load(v + row[:, None] * v_t + column[None, :], mask=in_column, other=0.0).to(DOT)
@@ -366,7 +370,7 @@ class _Call:
         """Log-decays summed from each chunk's start, and P."""
         summed = self.room(self.batch, self.time, self.heads, self.inner, dtype=torch.float32)
         pairs = self.room(self.pairs, self.chunks, self.size, self.size)
-        _pairs[self.chunks, self.pairs](
+        _pairs[(self.chunks * self.pairs,)](
             self.q,
             self.k,
             self.g,
@@ -396,7 +400,7 @@ class _Call:
             memories = memory(self.q, self.inner, self.columns)
         else:
             out, memories = None, self.room(self.pairs, self.chunks, self.inner, self.columns)
-        _forward[triton.cdiv(self.columns, self.scanned), self.pairs](
+        _forward[(triton.cdiv(self.columns, self.scanned) * self.pairs,)](
             self.q,
             self.k,
             self.v,
@@ -426,7 +430,7 @@ class _Call:
         d_v = self.room(self.batch, self.time, self.heads, self.columns)
         afters = self.room(self.pairs, self.chunks, self.inner, self.columns)
         d_first = memory(self.q, self.inner, self.columns)
-        _backward[triton.cdiv(self.columns, self.scanned), self.pairs](
+        _backward[(triton.cdiv(self.columns, self.scanned) * self.pairs,)](
             self.q,
             self.k,
             d_out,
@@ -455,7 +459,7 @@ class _Call:
         """The gradients of q, k and g."""
         d_q, d_k = (self.room(self.batch, self.time, self.heads, self.inner) for _ in range(2))
         d_g = torch.empty_like(summed)
-        _gradients[triton.cdiv(self.inner, self.few), self.chunks, self.pairs](
+        _gradients[(triton.cdiv(self.inner, self.few) * self.chunks * self.pairs,)](
             self.q,
             self.k,
             self.v,
@@ -492,9 +496,8 @@ class GatedChunks(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, g: Tensor, first: Tensor | None, numbers: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Outputs and the last memory."""
-        with torch.cuda.device_of(q):
-            call = _Call(q, k, v, g, numbers)
-            out, last = call.forward(*call.find_pairs(), first, reads=True)
+        call = _Call(q, k, v, g, numbers)
+        out, last = call.forward(*call.find_pairs(), first, reads=True)
         ctx.save_for_backward(q, k, v, g, first, numbers)
         assert out is not None
         return out, last
@@ -505,12 +508,11 @@ class GatedChunks(torch.autograd.Function):
         """The chunks' memories once more, the scan back, and gradients chunk by chunk."""
         q, k, v, g, first, numbers = ctx.saved_tensors
         d_out, d_last = rows(d_out), d_last.contiguous()
-        with torch.cuda.device_of(q):
-            call = _Call(q, k, v, g, numbers)
-            summed, pairs = call.find_pairs()
-            _, held = call.forward(summed, pairs, first, reads=False)
-            d_v, afters, d_first = call.backward(summed, pairs, d_out, d_last)
-            d_q, d_k, d_g = call.gradients(summed, d_out, held, afters)
+        call = _Call(q, k, v, g, numbers)
+        summed, pairs = call.find_pairs()
+        _, held = call.forward(summed, pairs, first, reads=False)
+        d_v, afters, d_first = call.backward(summed, pairs, d_out, d_last)
+        d_q, d_k, d_g = call.gradients(summed, d_out, held, afters)
         return d_q, d_k, d_v, d_g, d_first if ctx.needs_input_grad[4] else None, None
 
 
@@ -521,5 +523,6 @@ def gated_linear_attention_triton(
     if single(q, k, v, g, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state, log_decay=g)
     rows = q, k, v, g.to(torch.float32)
-    out, state = GatedChunks.apply(*rows, initial_state, ids(segments))
+    first = None if initial_state is None else handed_in(initial_state)
+    out, state = GatedChunks.apply(*rows, first, ids(segments))
     return out, state

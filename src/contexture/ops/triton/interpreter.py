@@ -1,8 +1,9 @@
-"""Triton's interpreter, mended where it differs from a GPU: how it counts loops, and all that it does with bf16.
+"""Triton's interpreter, mended where it differs from a GPU: how it counts loops, and its numbers in bf16 and tf32.
 
 Releases 3.6 and 3.7 hold bf16 as 16-bit integers: they multiply these integers in products, and cut fp32 off where a
 GPU rounds to the nearest. With numpy 2.4 they can't count a loop whose bound is an argument. And they exchange the
-functions of Triton's language for their own anew in every function that a kernel calls, a third of all time.
+functions of Triton's language for their own anew in every function that a kernel calls, a third of all time. Products
+in tf32 are of fp32's 23 binary places in it, not of a GPU's ten.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,15 @@ def from_bf16(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     [1.0, 1.015625]
     """
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_tf32(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """fp32, cut off after the ten binary places that a GPU's tf32 products read.
+
+    >>> to_tf32(np.array([1 + 2**-10, 1 + 2**-11], dtype=np.float32)).tolist()
+    [1.0009765625, 1.0]
+    """
+    return (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 class _Kept:
@@ -84,9 +94,15 @@ def mend() -> None:
             return Handle(from_bf16(source.data), tl.float32)
         return otherwise()
 
-    def dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
-        a, b = (Handle(from_bf16(x.data), tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
-        return product(self, a, b, d, *rest)
+    def factor(x: Any, precision: Any) -> Any:
+        if x.dtype.scalar == tl.bfloat16:
+            return Handle(from_bf16(x.data), tl.float32)
+        if x.dtype.scalar == tl.float32 and precision == interpreter._ir.INPUT_PRECISION.TF32:
+            return Handle(to_tf32(x.data), tl.float32)
+        return x
+
+    def dot(self: Any, a: Any, b: Any, d: Any, precision: Any, *rest: Any) -> Any:
+        return product(self, factor(a, precision), factor(b, precision), d, precision, *rest)
 
     interpreter._patch_lang, interpreter._patch_lang_tensor = exchanged, counted
     Builder.cast_impl = lambda self, x, target: rounded(x, target, lambda: cast(self, x, target))

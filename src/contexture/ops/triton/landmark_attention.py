@@ -106,7 +106,7 @@ class _Landmarks(torch.autograd.Function):
         out = torch.empty(batch, time, heads, out_dim, dtype=v.dtype, device=v.device)
         lse = torch.empty(batch, time, heads, dtype=torch.float32, device=v.device)
         given = q, k, v, landmarks, starts, own, lowest, starts if kept is None else kept
-        grid = triton.cdiv(time, settings["BQ"]), batch * heads
+        grid = (triton.cdiv(time, settings["BQ"]) * batch * heads,)
         kernels.outputs_kernel[grid](*given, out, lse, *strides, *sizes, **settings, num_warps=4, num_stages=2)
         ctx.save_for_backward(*given, until, out, lse)
         ctx.launch = grid, strides, sizes, settings
@@ -122,7 +122,7 @@ class _Landmarks(torch.autograd.Function):
         delta = torch.empty(lse.shape, dtype=lse.dtype, device=lse.device)
         rest = *strides, *sizes
         kernels.queries_kernel[grid](*given, out, lse, d_out, d_q, delta, *rest, **settings, num_warps=8, num_stages=1)
-        grid = triton.cdiv(d_landmarks.shape[1], settings["NUM"]), grid[1]
+        grid = (triton.cdiv(d_landmarks.shape[1], settings["NUM"]) * len(d_out) * d_out.shape[2],)
         kernels.keys_kernel[grid](
             *given, until, lse, delta, d_out, d_k, d_v, d_landmarks, *rest, **settings, num_warps=8, num_stages=1
         )

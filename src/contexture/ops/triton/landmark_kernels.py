@@ -15,7 +15,7 @@ kept: int8 [batch, heads, time, blocks], one where a query enters a block, if it
 import triton
 import triton.language as tl
 
-from contexture.ops.triton.tiles import load_rows
+from contexture.ops.triton.tiles import load_rows, part_and_unit
 
 
 @triton.jit
@@ -61,10 +61,10 @@ def outputs_kernel(
     BP: tl.constexpr, FEW: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """A tile of queries: earlier blocks by their landmarks, then the tokens of the own block."""
-    unit = tl.program_id(1).to(tl.int64)
+    tile, unit = part_and_unit(tl.cdiv(time, BQ))
     row, head = unit // heads, unit % heads
     d, e = tl.arange(0, BD), tl.arange(0, BE)
-    t = tl.program_id(0) * BQ + tl.arange(0, BQ)
+    t = tile * BQ + tl.arange(0, BQ)
     there, in_d, in_e = t < time, d < DIM, e < OUT
     q = load_rows(q_ptr, q_strides, row, head, t, d, there[:, None] & in_d[None, :]).to(DOT)
     own = tl.load(own_ptr + row * time + t, mask=there, other=-1)
@@ -90,7 +90,7 @@ def outputs_kernel(
         largest = higher
     begin = tl.load(starts_ptr + row * (blocks + 1) + own, mask=there, other=2147483647)
     first = tl.min(begin, 0)
-    last = past + tl.minimum(tl.program_id(0) * BQ + BQ, time)
+    last = past + tl.minimum(tile * BQ + BQ, time)
     for n in range(tl.cdiv(last - first, BQ)):
         s = first + n * BQ + tl.arange(0, BQ)
         real = s < last
@@ -119,10 +119,10 @@ def queries_kernel(
     BP: tl.constexpr, FEW: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a tile of queries."""
-    unit = tl.program_id(1).to(tl.int64)
+    tile, unit = part_and_unit(tl.cdiv(time, BQ))
     row, head = unit // heads, unit % heads
     d, e = tl.arange(0, BD), tl.arange(0, BE)
-    t = tl.program_id(0) * BQ + tl.arange(0, BQ)
+    t = tile * BQ + tl.arange(0, BQ)
     there, in_d, in_e = t < time, d < DIM, e < OUT
     q = load_rows(q_ptr, q_strides, row, head, t, d, there[:, None] & in_d[None, :]).to(DOT)
     own = tl.load(own_ptr + row * time + t, mask=there, other=-1)
@@ -157,7 +157,7 @@ def queries_kernel(
         d_q += tl.dot(spread.to(DOT), marks, input_precision="tf32x3")
     begin = tl.load(starts_ptr + row * (blocks + 1) + own, mask=there, other=2147483647)
     first = tl.min(begin, 0)
-    last = past + tl.minimum(tl.program_id(0) * BQ + BQ, time)
+    last = past + tl.minimum(tile * BQ + BQ, time)
     for n in range(tl.cdiv(last - first, BQ)):
         s = first + n * BQ + tl.arange(0, BQ)
         real = s < last
@@ -182,7 +182,7 @@ def keys_kernel(
     BP: tl.constexpr, FEW: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a tile of blocks: keys, values and landmarks, from all later queries of their sequences."""
-    group, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    group, unit = part_and_unit(tl.cdiv(blocks, NUM))
     row, head = unit // heads, unit % heads
     d, e = tl.arange(0, BD), tl.arange(0, BE)
     in_d, in_e = d < DIM, e < OUT

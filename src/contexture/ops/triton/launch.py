@@ -64,4 +64,9 @@ def ids(segments: Tensor | None) -> Tensor | None:
     if segments is None:
         return None
     found = runs(segments)
-    return torch.where(padding(segments), -1 - found, found).to(torch.int32)
+    return torch.where(padding(segments), -1 - found, found).to(torch.int32).contiguous()
+
+
+def handed_in(state: Tensor) -> Tensor:
+    """A memory that is handed in, as kernels read it: fp32, its entries side by side."""
+    return state.float().contiguous()

@@ -21,31 +21,33 @@ from torch.autograd.function import once_differentiable
 
 from contexture.ops.triton.device import num_programs
 from contexture.ops.triton.launch import dot, rows, tile
+from contexture.ops.triton.tiles import part_and_unit
 
 TILE = 64
+"""How many tokens a tile has, where 64 rows of its keys are 32 KiB at most."""
 PROGRAMS = 4
 """How many programs share one multiprocessor."""
 
 
 @triton.jit
-def _line(lengths_ptr, past, KV_HEADS: tl.constexpr, TILE: tl.constexpr, BATCH: tl.constexpr, ROWS: tl.constexpr):
+def _line(lengths_ptr, past, batch, KV_HEADS: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr):
     """Tiles of one head of every row, and where each row's tiles end in the line."""
     rows = tl.arange(0, ROWS)
-    lengths = tl.load(lengths_ptr + rows, mask=rows < BATCH, other=0)
+    lengths = tl.load(lengths_ptr + rows, mask=rows < batch, other=0).to(tl.int64)
     counts = (tl.minimum(lengths, past) + TILE - 1) // TILE
     return counts, tl.cumsum(counts * KV_HEADS, 0)
 
 
 @triton.jit
 def _shares_kernel(
-    q_ptr, k_ptr, v_ptr, lengths_ptr, largest_ptr, total_ptr, summed_ptr, scale, past,
+    q_ptr, k_ptr, v_ptr, lengths_ptr, largest_ptr, total_ptr, summed_ptr, scale, past, batch,
     k_row, k_time, k_head, v_row, v_time, v_head,
-    BATCH: tl.constexpr, ROWS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr,
+    ROWS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr,
     OUT: tl.constexpr, TILE: tl.constexpr, BG: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
     """One program's stretch of the line."""
-    counts, ends = _line(lengths_ptr, past, KV_HEADS, TILE, BATCH, ROWS)
+    counts, ends = _line(lengths_ptr, past, batch, KV_HEADS, TILE, ROWS)
     tiles = tl.max(ends, 0)
     w = tl.program_id(0)
     workers = tl.minimum(tl.num_programs(0), tl.maximum(tiles, 1))
@@ -56,7 +58,7 @@ def _shares_kernel(
     while t < last:
         row = tl.sum((ends <= t).to(tl.int64), 0)
         before = tl.sum(tl.where(tl.arange(0, ROWS) < row, counts * KV_HEADS, 0), 0)
-        length = tl.minimum(tl.load(lengths_ptr + row), past)
+        length = tl.minimum(tl.load(lengths_ptr + row).to(tl.int64), past)
         count = (length + TILE - 1) // TILE
         head = (t - before) // count
         begin = before + head * count
@@ -97,12 +99,12 @@ def _shares_kernel(
 
 @triton.jit
 def _join_kernel(
-    lengths_ptr, largest_ptr, total_ptr, summed_ptr, out_ptr, lse_ptr, past, num_programs,
-    BATCH: tl.constexpr, ROWS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, OUT: tl.constexpr,
+    lengths_ptr, largest_ptr, total_ptr, summed_ptr, out_ptr, lse_ptr, past, batch, num_programs,
+    ROWS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, OUT: tl.constexpr,
     TILE: tl.constexpr, BG: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     """Join what all programs found out about one unit; a row without tokens gives zero."""
-    counts, ends = _line(lengths_ptr, past, KV_HEADS, TILE, BATCH, ROWS)
+    counts, ends = _line(lengths_ptr, past, batch, KV_HEADS, TILE, ROWS)
     tiles = tl.max(ends, 0)
     workers = tl.minimum(num_programs, tl.maximum(tiles, 1))
     unit = tl.program_id(0).to(tl.int64)
@@ -140,11 +142,12 @@ def _gradients_kernel(
     BG: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """One tile: the gradients of its keys and values, and its share of the queries'."""
-    n, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tiles = tl.cdiv(past, TILE)
+    n, unit = part_and_unit(tiles)
     row, head = unit // KV_HEADS, unit % KV_HEADS
     length = tl.minimum(tl.load(lengths_ptr + row), past)
     group, d, e = tl.arange(0, BG), tl.arange(0, BD), tl.arange(0, BO)
-    s = n * TILE + tl.arange(0, TILE)
+    s = n.to(tl.int64) * TILE + tl.arange(0, TILE)
     in_group, in_d, in_e, there = group < GROUP, d < DIM, e < OUT, s < length
     place = unit * GROUP + group
     q_mask, o_mask = in_group[:, None] & in_d[None, :], in_group[:, None] & in_e[None, :]
@@ -168,8 +171,17 @@ def _gradients_kernel(
     seen = (s < past)[:, None]
     tl.store(d_k_ptr + at * DIM + d[None, :], d_k.to(d_k_ptr.dtype.element_ty), mask=seen & in_d[None, :])
     tl.store(d_v_ptr + at * OUT + e[None, :], d_v.to(d_v_ptr.dtype.element_ty), mask=seen & in_e[None, :])
-    part = (n.to(tl.int64) * tl.num_programs(1) + unit) * GROUP + group
+    part = (n.to(tl.int64) * (tl.num_programs(0) // tiles) + unit) * GROUP + group
     tl.store(d_q_ptr + part[:, None] * DIM + d[None, :], d_q, mask=q_mask)
+
+
+def tile_of(row: int) -> int:
+    """How many tokens a tile has if a row of keys or values has `row` bytes: three of them fit the memory of an SM.
+
+    >>> tile_of(256), tile_of(1024)
+    (64, 32)
+    """
+    return TILE if row <= 512 else TILE // 2
 
 
 class _LeanDecode(torch.autograd.Function):
@@ -177,8 +189,9 @@ class _LeanDecode(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float) -> Tensor:
         (batch, heads, dim), (_, past, kv_heads, out_dim) = q.shape, v.shape
         group, units, programs = heads // kv_heads, batch * kv_heads, num_programs(q.device, each=PROGRAMS)
-        sizes = {"KV_HEADS": kv_heads, "GROUP": group, "TILE": TILE}
-        line = {"BATCH": batch, "ROWS": triton.next_power_of_2(batch)}
+        largest_row = max(tile(dim), tile(out_dim)) * max(k.element_size(), v.element_size())
+        sizes = {"KV_HEADS": kv_heads, "GROUP": group, "TILE": tile_of(largest_row)}
+        line = {"ROWS": triton.next_power_of_2(batch)}
         tiles = {"BG": tile(group), "BO": tile(out_dim)}
         products = {"DOT": dot(v.dtype)}
         parts = torch.empty(programs + units, group, out_dim + 2, dtype=torch.float32, device=q.device).view(-1)
@@ -187,11 +200,11 @@ class _LeanDecode(torch.autograd.Function):
         out = torch.empty(batch, heads, out_dim, dtype=v.dtype, device=v.device)
         lse = torch.empty(batch, heads, dtype=torch.float32, device=v.device)
         _shares_kernel[(programs,)](
-            q, k, v, lengths, largest, total, summed, scale, past, *k.stride()[:3], *v.stride()[:3],
+            q, k, v, lengths, largest, total, summed, scale, past, batch, *k.stride()[:3], *v.stride()[:3],
             DIM=dim, OUT=out_dim, BD=tile(dim), **line, **sizes, **tiles, **products, num_warps=4, num_stages=3,
         )  # fmt: skip
         _join_kernel[(units,)](
-            lengths, largest, total, summed, out, lse, past, programs, OUT=out_dim, **line, **sizes, **tiles
+            lengths, largest, total, summed, out, lse, past, batch, programs, OUT=out_dim, **line, **sizes, **tiles
         )
         ctx.save_for_backward(q, k, v, lengths, out, lse)
         ctx.scale, ctx.settings = scale, {**sizes, **tiles, **products, "DIM": dim, "OUT": out_dim, "BD": tile(dim)}
@@ -202,11 +215,11 @@ class _LeanDecode(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, lengths, out, lse = ctx.saved_tensors
         past, warps = k.shape[1], 8 if max(tile(q.shape[-1]), tile(v.shape[-1])) > 128 else 4
-        grid = (triton.cdiv(k.shape[1], TILE), k.shape[0] * k.shape[2])
-        d_q = torch.empty(grid[0], *q.shape, dtype=torch.float32, device=q.device)
+        tiles = triton.cdiv(past, ctx.settings["TILE"])
+        d_q = torch.empty(tiles, *q.shape, dtype=torch.float32, device=q.device)
         d_k = torch.empty(k.shape, dtype=k.dtype, device=k.device)
         d_v = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-        _gradients_kernel[grid](
+        _gradients_kernel[(tiles * k.shape[0] * k.shape[2],)](
             q, k, v, lengths, lse, out, gradients[0].contiguous(), d_q, d_k, d_v, ctx.scale, past,
             *k.stride()[:3], *v.stride()[:3], **ctx.settings, num_warps=warps, num_stages=1,
         )  # fmt: skip

@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 from contexture.ops.anchors import Windows
 from contexture.ops.inner_steps import Weights
 from contexture.ops.triton.launch import dot, rows, tile
-from contexture.ops.triton.tiles import load_rows, strides_of
+from contexture.ops.triton.tiles import load_rows, part_and_unit, strides_of
 
 COLUMNS = 32
 """How many columns of a memory a program takes through time."""
@@ -37,18 +37,17 @@ COLUMNS = 32
 
 @triton.jit
 def _chunk(
-    writes_ptr, pushes_ptr, reads_ptr, starts_ptr, counts_ptr, row, unit, n, chunks, i, j,
-    SLOTS: tl.constexpr, WIDTH: tl.constexpr,
+    writes_ptr, pushes_ptr, reads_ptr, starts_ptr, counts_ptr, row, unit, n, chunks, i, j, slots, width,
 ):  # fmt: skip
     """A chunk's weights, its first token, how many it has, and which of its slots hold one."""
-    at, in_i, in_j = unit * chunks + n, i < SLOTS, j < WIDTH
-    table = at * SLOTS * WIDTH + i[:, None] * WIDTH + j[None, :]
+    at, in_i, in_j = unit * chunks + n, i < slots, j < width
+    table = at * slots * width + i[:, None] * width + j[None, :]
     writes = tl.load(writes_ptr + table, mask=in_i[:, None] & in_j[None, :], other=0.0)
-    last = at * SLOTS * WIDTH + (SLOTS - 1) * WIDTH + j
+    last = at * slots * width + (slots - 1) * width + j
     write_last = tl.load(writes_ptr + last, mask=in_j, other=0.0)
     push_last = tl.load(pushes_ptr + last, mask=in_j, other=0.0)
-    of_memory = tl.load(reads_ptr + (at * SLOTS + i) * 2, mask=in_i, other=0.0)
-    of_momentum = tl.load(reads_ptr + (at * SLOTS + i) * 2 + 1, mask=in_i, other=0.0)
+    of_memory = tl.load(reads_ptr + (at * slots + i) * 2, mask=in_i, other=0.0)
+    of_momentum = tl.load(reads_ptr + (at * slots + i) * 2 + 1, mask=in_i, other=0.0)
     start, count = tl.load(starts_ptr + row * chunks + n), tl.load(counts_ptr + row * chunks + n)
     return writes, write_last, push_last, of_memory, of_momentum, start, count, i < count
 
@@ -57,15 +56,15 @@ def _chunk(
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, writes_ptr, pushes_ptr, reads_ptr, carried_ptr, starts_ptr, counts_ptr, begins_ptr,
     memory_ptr, momentum_ptr, anchor_ptr, out_ptr, held_ptr, last_ptr, q_strides, k_strides, v_strides, time, past,
-    heads, chunks,
-    DIM: tl.constexpr, OUT: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
+    heads, chunks, slots, width,
+    DIM: tl.constexpr, OUT: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
     BD: tl.constexpr, BE: tl.constexpr, MOVING: tl.constexpr, SQUARED: tl.constexpr, KEEP: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
     """Some columns of one head's memory through all chunks."""
-    unit = tl.program_id(1).to(tl.int64)
+    some, unit = part_and_unit((OUT + BE - 1) // BE)
     row, head = unit // heads, unit % heads
-    d, e = tl.arange(0, BD), tl.program_id(0) * BE + tl.arange(0, BE)
+    d, e = tl.arange(0, BD), some * BE + tl.arange(0, BE)
     i, j = tl.arange(0, BC), tl.arange(0, BW)
     in_d, in_e = d < DIM, e < OUT
     place, shown = d[:, None] * OUT + e[None, :], in_d[:, None] & in_e[None, :]
@@ -74,7 +73,7 @@ def _forward_kernel(
     anchor = tl.load(anchor_ptr + unit * DIM * OUT + place, mask=shown, other=0.0)
     for n in range(chunks):
         writes, write_last, push_last, of_memory, of_momentum, start, count, real = _chunk(
-            writes_ptr, pushes_ptr, reads_ptr, starts_ptr, counts_ptr, row, unit, n, chunks, i, j, SLOTS, WIDTH
+            writes_ptr, pushes_ptr, reads_ptr, starts_ptr, counts_ptr, row, unit, n, chunks, i, j, slots, width
         )
         begin = tl.load(begins_ptr + row * chunks + n) != 0
         memory, momentum = tl.where(begin, 0.0, memory), tl.where(begin, 0.0, momentum)
@@ -83,7 +82,7 @@ def _forward_kernel(
             at = (unit * chunks + n) * 2 * DIM * OUT + place
             tl.store(held_ptr + at, memory.to(held_ptr.dtype.element_ty), mask=shown)
             tl.store(held_ptr + at + DIM * OUT, momentum.to(held_ptr.dtype.element_ty), mask=shown)
-        known = (j < WIDTH) & (start + j < past + time)
+        known = (j < width) & (start + j < past + time)
         q = load_rows(q_ptr, q_strides, row, head, start + i, d, real[:, None] & in_d[None, :]).to(DOT)
         k = load_rows(k_ptr, k_strides, row, head, start + j, d, known[:, None] & in_d[None, :]).to(DOT)
         error = load_rows(v_ptr, v_strides, row, head, start + j, e, known[:, None] & in_e[None, :]).to(tl.float32)
@@ -97,10 +96,10 @@ def _forward_kernel(
         out += tl.dot(scores.to(DOT), error, input_precision="tf32x3")
         at = ((row * time + start + i[:, None]) * heads + head) * OUT + e[None, :]
         tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=real[:, None] & in_e[None, :])
-        kept = tl.sum(tl.where(i == SLOTS - 1, of_memory, 0.0), 0)
+        kept = tl.sum(tl.where(i == slots - 1, of_memory, 0.0), 0)
         memory *= kept
         if MOVING:
-            memory += tl.sum(tl.where(i == SLOTS - 1, of_momentum, 0.0), 0) * momentum
+            memory += tl.sum(tl.where(i == slots - 1, of_momentum, 0.0), 0) * momentum
             momentum *= tl.load(carried_ptr + unit * chunks + n)
             pushed = tl.trans((k.to(tl.float32) * push_last[:, None]).to(DOT))
             momentum += tl.dot(pushed, error, input_precision="tf32x3")
@@ -116,16 +115,18 @@ def _forward_kernel(
 def _backward_kernel(
     q_ptr, k_ptr, v_ptr, writes_ptr, pushes_ptr, reads_ptr, carried_ptr, starts_ptr, counts_ptr, begins_ptr,
     anchor_ptr, held_ptr, d_out_ptr, d_last_ptr, d_q_ptr, d_k_ptr, d_v_ptr, d_writes_ptr, d_pushes_ptr, d_reads_ptr,
-    d_carried_ptr, d_first_ptr, q_strides, k_strides, v_strides, time, past, heads, chunks,
-    DIM: tl.constexpr, OUT: tl.constexpr, SLOTS: tl.constexpr, WIDTH: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
+    d_carried_ptr, d_first_ptr, q_strides, k_strides, v_strides, time, past, heads, chunks, slots, width,
+    DIM: tl.constexpr, OUT: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
     BD: tl.constexpr, BE: tl.constexpr, MOVING: tl.constexpr, SQUARED: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """From the last chunk to the first with what is asked of M and S."""
-    some, unit, units = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    blocks = (OUT + BE - 1) // BE
+    some, unit = part_and_unit(blocks)
+    units = tl.num_programs(0) // blocks
     row, head = unit // heads, unit % heads
     d, e = tl.arange(0, BD), some * BE + tl.arange(0, BE)
     i, j = tl.arange(0, BC), tl.arange(0, BW)
-    in_d, in_e, in_j = d < DIM, e < OUT, j < WIDTH
+    in_d, in_e, in_j = d < DIM, e < OUT, j < width
     place, shown = d[:, None] * OUT + e[None, :], in_d[:, None] & in_e[None, :]
     whole = unit * 3 * DIM * OUT + place
     d_memory = tl.load(d_last_ptr + whole, mask=shown, other=0.0)
@@ -134,7 +135,7 @@ def _backward_kernel(
     for back in range(chunks):
         n = chunks - 1 - back
         writes, write_last, push_last, of_memory, of_momentum, start, count, real = _chunk(
-            writes_ptr, pushes_ptr, reads_ptr, starts_ptr, counts_ptr, row, unit, n, chunks, i, j, SLOTS, WIDTH
+            writes_ptr, pushes_ptr, reads_ptr, starts_ptr, counts_ptr, row, unit, n, chunks, i, j, slots, width
         )
         held = (unit * chunks + n) * 2 * DIM * OUT + place
         memory = tl.load(held_ptr + held, mask=shown, other=0.0).to(tl.float32)
@@ -157,16 +158,16 @@ def _backward_kernel(
         d_error = tl.dot(tl.trans((writes * products).to(DOT)), d_out.to(DOT), input_precision="tf32x3")
         d_error += write_last[:, None] * through
         d_write_last = tl.sum(error * through, 1)
-        last = (i == SLOTS - 1)[:, None]
+        last = (i == slots - 1)[:, None]
         d_writes = products * found + tl.where(last, d_write_last[None, :], 0.0)
         part = (some * units + unit) * chunks + n
-        table = part * SLOTS * WIDTH + i[:, None] * WIDTH + j[None, :]
-        tl.store(d_writes_ptr + table, d_writes, mask=(i < SLOTS)[:, None] & in_j[None, :])
+        table = part * slots * width + i[:, None] * width + j[None, :]
+        tl.store(d_writes_ptr + table, d_writes, mask=(i < slots)[:, None] & in_j[None, :])
 
         scores = (writes * found).to(DOT)
         asked = tl.dot(d_out.to(DOT), tl.trans(memory.to(DOT)), input_precision="tf32x3")
         d_of_memory = tl.sum(q.to(tl.float32) * asked, 1)
-        d_of_memory += tl.where(i == SLOTS - 1, tl.sum(tl.sum(memory * d_memory, 1), 0), 0.0)
+        d_of_memory += tl.where(i == slots - 1, tl.sum(tl.sum(memory * d_memory, 1), 0), 0.0)
         d_q = of_memory[:, None] * asked + tl.dot(scores, k, input_precision="tf32x3")
         d_k = tl.dot(tl.trans(scores), q, input_precision="tf32x3")
         d_k += write_last[:, None] * tl.dot(error.to(DOT), tl.trans(d_memory.to(DOT)), input_precision="tf32x3")
@@ -174,28 +175,28 @@ def _backward_kernel(
         if MOVING:
             asked = tl.dot(d_out.to(DOT), tl.trans(momentum.to(DOT)), input_precision="tf32x3")
             d_of_momentum = tl.sum(q.to(tl.float32) * asked, 1)
-            d_of_momentum += tl.where(i == SLOTS - 1, tl.sum(tl.sum(momentum * d_memory, 1), 0), 0.0)
+            d_of_momentum += tl.where(i == slots - 1, tl.sum(tl.sum(momentum * d_memory, 1), 0), 0.0)
             d_q += of_momentum[:, None] * asked
             through = tl.dot(k, d_momentum.to(DOT), input_precision="tf32x3")
             d_error += push_last[:, None] * through
             d_push_last = tl.sum(error * through, 1)
             d_k += push_last[:, None] * tl.dot(error.to(DOT), tl.trans(d_momentum.to(DOT)), input_precision="tf32x3")
-            tl.store(d_pushes_ptr + part * WIDTH + j, d_push_last, mask=in_j)
+            tl.store(d_pushes_ptr + part * width + j, d_push_last, mask=in_j)
             tl.store(d_carried_ptr + part, tl.sum(tl.sum(momentum * d_momentum, 1), 0))
         if SQUARED:
             d_k -= tl.dot(d_error.to(DOT), tl.trans(anchor.to(DOT)), input_precision="tf32x3")
-        of_read = (part * SLOTS + i) * 2
-        tl.store(d_reads_ptr + of_read, d_of_memory, mask=i < SLOTS)
-        tl.store(d_reads_ptr + of_read + 1, d_of_momentum, mask=i < SLOTS)
+        of_read = (part * slots + i) * 2
+        tl.store(d_reads_ptr + of_read, d_of_memory, mask=i < slots)
+        tl.store(d_reads_ptr + of_read + 1, d_of_momentum, mask=i < slots)
         at = ((some * (units // heads) + row) * time + start + i[:, None]) * heads + head
         tl.store(d_q_ptr + at * DIM + d[None, :], d_q, mask=real[:, None] & in_d[None, :])
-        tl.store(d_k_ptr + (part * WIDTH + j[:, None]) * DIM + d[None, :], d_k, mask=in_j[:, None] & in_d[None, :])
-        of_v = ((unit * chunks + n) * WIDTH + j[:, None]) * OUT + e[None, :]
+        tl.store(d_k_ptr + (part * width + j[:, None]) * DIM + d[None, :], d_k, mask=in_j[:, None] & in_d[None, :])
+        of_v = ((unit * chunks + n) * width + j[:, None]) * OUT + e[None, :]
         tl.store(d_v_ptr + of_v, d_error, mask=in_j[:, None] & in_e[None, :])
 
-        kept = tl.sum(tl.where(i == SLOTS - 1, of_memory, 0.0), 0)
+        kept = tl.sum(tl.where(i == slots - 1, of_memory, 0.0), 0)
         if MOVING:
-            moved = tl.sum(tl.where(i == SLOTS - 1, of_momentum, 0.0), 0)
+            moved = tl.sum(tl.where(i == slots - 1, of_momentum, 0.0), 0)
             d_momentum = tl.load(carried_ptr + unit * chunks + n) * d_momentum + moved * d_memory
             read = tl.trans((q.to(tl.float32) * of_momentum[:, None]).to(DOT))
             d_momentum += tl.dot(read, d_out.to(DOT), input_precision="tf32x3")
@@ -224,36 +225,37 @@ class _Learned(torch.autograd.Function):
         q, k, v, writes, pushes, reads, carried, starts, counts, begins, *memories = tensors
         (batch, time, heads, dim), out_dim, (chunks, slots, width) = q.shape, v.shape[-1], writes.shape[2:]
         settings = {
-            "DIM": dim, "OUT": out_dim, "SLOTS": slots, "WIDTH": width, "BC": tile(slots), "BW": tile(width),
+            "DIM": dim, "OUT": out_dim, "BC": tile(slots), "BW": tile(width),
             "BD": tile(dim), "BE": min(COLUMNS, tile(out_dim)), "MOVING": moving, "SQUARED": squared,
             "DOT": dot(v.dtype), "num_warps": 8 if dim > 64 else 4, "num_stages": 1,
         }  # fmt: skip
         keep = any(ctx.needs_input_grad)
-        grid = triton.cdiv(out_dim, settings["BE"]), batch * heads
-        sizes = *(strides_of(x) for x in (q, k, v)), time, k.shape[1] - time, heads, chunks
+        blocks = triton.cdiv(out_dim, settings["BE"])
+        sizes = *(strides_of(x) for x in (q, k, v)), time, k.shape[1] - time, heads, chunks, slots, width
         tables = writes, pushes, reads, carried, starts, counts, begins
         out = torch.empty(batch, time, heads, out_dim, dtype=v.dtype, device=v.device)
         held = torch.empty(batch, heads, chunks if keep else 0, 2, dim, out_dim, dtype=v.dtype, device=v.device)
         last = torch.empty(batch, heads, 3, dim, out_dim, dtype=torch.float32, device=v.device)
+        grid = (blocks * batch * heads,)
         _forward_kernel[grid](q, k, v, *tables, *memories, out, held, last, *sizes, **settings, KEEP=keep)
         ctx.save_for_backward(q, k, v, *tables, memories[2], held)
-        ctx.launch = grid, sizes, settings
+        ctx.launch = blocks, sizes, settings
         return out, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, writes, pushes, reads, carried, starts, *rest = ctx.saved_tensors
-        grid, sizes, settings = ctx.launch
+        blocks, sizes, settings = ctx.launch
         (batch, _, heads, dim), chunks, width, out_dim = q.shape, writes.shape[2], writes.shape[4], v.shape[-1]
         empty: dict[str, Any] = {"dtype": torch.float32, "device": q.device}
-        d_q, d_writes, d_reads = (torch.empty(grid[0], *x.shape, **empty) for x in (q, writes, reads))
-        d_k = torch.empty(grid[0], batch, heads, chunks, width, dim, **empty)
+        d_q, d_writes, d_reads = (torch.empty(blocks, *x.shape, **empty) for x in (q, writes, reads))
+        d_k = torch.empty(blocks, batch, heads, chunks, width, dim, **empty)
         d_v = torch.empty(batch, heads, chunks, width, out_dim, **empty)
-        d_last_push = torch.zeros(grid[0], batch, heads, chunks, width, **empty)
-        d_carried = torch.zeros(grid[0], *carried.shape, **empty)
+        d_last_push = torch.zeros(blocks, batch, heads, chunks, width, **empty)
+        d_carried = torch.zeros(blocks, *carried.shape, **empty)
         d_first = torch.empty(batch, heads, 3, dim, out_dim, **empty)
-        _backward_kernel[grid](
+        _backward_kernel[(blocks * batch * heads,)](
             q, k, v, writes, pushes, reads, carried, starts, *rest, gradients[0].contiguous(),
             gradients[1].contiguous(), d_q, d_k, d_v, d_writes, d_last_push, d_reads, d_carried, d_first, *sizes,
             **settings,

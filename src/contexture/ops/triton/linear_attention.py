@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from contexture.ops.triton.launch import ids
+from contexture.ops.triton.launch import handed_in, ids
 from contexture.ops.triton.scan import Scan
 from contexture.ops.triton.steps import memory_step, single
 
@@ -13,5 +13,6 @@ def linear_attention_triton(
     """The scan without a decay."""
     if single(q, k, v, initial_state, segments=segments):
         return memory_step(q, k, v, initial_state)
-    out, state = Scan.apply(q, k, v, None, initial_state, ids(segments))
+    first = None if initial_state is None else handed_in(initial_state)
+    out, state = Scan.apply(q, k, v, None, first, ids(segments))
     return out, state

@@ -61,7 +61,7 @@ class _Hybrid(torch.autograd.Function):
         last = torch.empty(slots.shape, dtype=torch.float32, device=v.device)
         for x, first, width in ((k, 0, dim), (v, dim, out_dim)) if count else ():
             some = min(COLUMNS, tile(width))
-            kernels.states_kernel[(triton.cdiv(width, some), units)](
+            kernels.states_kernel[(triton.cdiv(width, some) * units,)](
                 x, f, ids, slots, held, last, strides_of(x), strides_of(f), time, heads, columns, first,
                 WIDTH=width, BX=some, **common, num_warps=4,
             )  # fmt: skip
@@ -69,7 +69,7 @@ class _Hybrid(torch.autograd.Function):
         lse = torch.empty(batch, time, heads, dtype=torch.float32, device=v.device)
         given = q, k, v, f, qw, keys, values, ids, key_ids, held
         strides = tuple(strides_of(x) for x in (q, k, v, f, qw, keys, values))
-        kernels.outputs_kernel[(chunks, units)](
+        kernels.outputs_kernel[(chunks * units,)](
             *given, out, lse, *strides, time, past, heads, window, scale, **sizes, **common, WIDE=wide,
             num_warps=8 if max(sizes["BD"], sizes["BE"]) > 128 else 4, num_stages=2,
         )  # fmt: skip
@@ -92,11 +92,11 @@ class _Hybrid(torch.autograd.Function):
 
         d_q, d_k, d_v, d_f, d_qw, d_keys, d_values = (like(x) for x in (q, k, v, f, qw, keys, values))
         delta, weights, d_logits, read = like(lse), like(f, v.dtype), like(f, v.dtype), like(f, torch.float32)
-        kernels.queries_kernel[(chunks, units)](
+        kernels.queries_kernel[(chunks * units,)](
             *given, out, lse, d_out, d_q, d_qw, delta, weights, d_logits, read, *strides, time, past, heads, window,
             scale, **sizes, **common, WIDE=wide, num_warps=8, num_stages=1,
         )  # fmt: skip
-        kernels.window_kernel[(triton.cdiv(past + time, CHUNK), units)](
+        kernels.window_kernel[(triton.cdiv(past + time, CHUNK) * units,)](
             qw, keys, values, ids, key_ids, lse, delta, d_out, d_keys, d_values, *strides[4:], time, past, heads,
             window, scale, **sizes, BC=CHUNK, DOT=common["DOT"], num_warps=4, num_stages=1,
         )  # fmt: skip
@@ -105,11 +105,11 @@ class _Hybrid(torch.autograd.Function):
         parts = ((k, q, d_logits, d_k, 0, dim), (v, d_out, weights, d_v, dim, out_dim))
         for x, y, by, d_x, first, width in parts if count else ():
             some = min(COLUMNS, tile(width))
-            kernels.backward_states_kernel[(triton.cdiv(width, some), units)](
+            kernels.backward_states_kernel[(triton.cdiv(width, some) * units,)](
                 y, by, f, ids, d_last, d_held, d_slots, strides_of(y), strides_of(f), time, heads, columns, first,
                 WIDTH=width, BX=some, **common, num_warps=4,
             )  # fmt: skip
-            kernels.writes_kernel[(chunks, units)](
+            kernels.writes_kernel[(chunks * units,)](
                 x, y, by, read, f, ids, held, last, d_held, d_x, taken, d_f,
                 strides_of(x), strides_of(y), strides_of(f), time, heads, columns, first, WIDTH=width,
                 BX=tile(width), WIDE=wide, LAST=first > 0, **common, num_warps=8, num_stages=1,

@@ -19,7 +19,7 @@ ids: int32, the stretch of each token; of the window's keys, -1 where there is n
 import triton
 import triton.language as tl
 
-from contexture.ops.triton.tiles import load_rows
+from contexture.ops.triton.tiles import load_rows, part_and_unit
 
 
 @triton.jit
@@ -58,9 +58,9 @@ def states_kernel(
     LOWEST: tl.constexpr, PACKED: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The slots before every chunk: some columns of one head's, from the first chunk to the last."""
-    unit = tl.program_id(1).to(tl.int64)
+    some, unit = part_and_unit((WIDTH + BX - 1) // BX)
     row, head, chunks = unit // heads, unit % heads, tl.cdiv(time, BC)
-    m, e = tl.arange(0, BM), tl.program_id(0) * BX + tl.arange(0, BX)
+    m, e = tl.arange(0, BM), some * BX + tl.arange(0, BX)
     in_m, in_e = m < SLOTS, e < WIDTH
     place = m[:, None] * columns + first_column + e[None, :]
     shown = in_m[:, None] & in_e[None, :]
@@ -86,9 +86,9 @@ def backward_states_kernel(
     LOWEST: tl.constexpr, PACKED: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """What is asked of the slots after every chunk: sums of queries times the weights with which they read."""
-    unit = tl.program_id(1).to(tl.int64)
+    some, unit = part_and_unit((WIDTH + BX - 1) // BX)
     row, head, chunks = unit // heads, unit % heads, tl.cdiv(time, BC)
-    m, e = tl.arange(0, BM), tl.program_id(0) * BX + tl.arange(0, BX)
+    m, e = tl.arange(0, BM), some * BX + tl.arange(0, BX)
     in_m, in_e = m < SLOTS, e < WIDTH
     place = m[:, None] * columns + first_column + e[None, :]
     shown = in_m[:, None] & in_e[None, :]
@@ -120,8 +120,9 @@ def outputs_kernel(
     BE: tl.constexpr, LOWEST: tl.constexpr, PACKED: tl.constexpr, DOT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One chunk's outputs: slots and window under one softmax, tile by tile."""
-    n, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, head, chunks = unit // heads, unit % heads, tl.cdiv(time, BC)
+    chunks = tl.cdiv(time, BC)
+    n, unit = part_and_unit(chunks)
+    row, head = unit // heads, unit % heads
     m, d, e = tl.arange(0, BM), tl.arange(0, BD), tl.arange(0, BE)
     t = n * BC + tl.arange(0, BC)
     there, in_m, in_d, in_e = t < time, m < SLOTS, d < DIM, e < OUT
@@ -188,8 +189,9 @@ def queries_kernel(
     BE: tl.constexpr, LOWEST: tl.constexpr, PACKED: tl.constexpr, DOT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of one chunk's queries, and the weights of its slots and their gradients for the kernels after."""
-    n, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, head, chunks = unit // heads, unit % heads, tl.cdiv(time, BC)
+    chunks = tl.cdiv(time, BC)
+    n, unit = part_and_unit(chunks)
+    row, head = unit // heads, unit % heads
     m, d, e = tl.arange(0, BM), tl.arange(0, BD), tl.arange(0, BE)
     t = n * BC + tl.arange(0, BC)
     there, in_m, in_d, in_e = t < time, m < SLOTS, d < DIM, e < OUT
@@ -256,7 +258,7 @@ def window_kernel(
     DIM: tl.constexpr, OUT: tl.constexpr, BC: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a tile of the window's keys and values, from the queries that see them."""
-    tile, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tile, unit = part_and_unit(tl.cdiv(past + time, BC))
     row, head = unit // heads, unit % heads
     d, e = tl.arange(0, BD), tl.arange(0, BE)
     s = tile * BC + tl.arange(0, BC)
@@ -303,8 +305,9 @@ def writes_kernel(
     Called for keys, which leaves c and <S, dS> of a chunk in `taken`, and then for values, which ends with the
     gradient of f.
     """
-    n, unit = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, head, chunks = unit // heads, unit % heads, tl.cdiv(time, BC)
+    chunks = tl.cdiv(time, BC)
+    n, unit = part_and_unit(chunks)
+    row, head = unit // heads, unit % heads
     m, e = tl.arange(0, BM), tl.arange(0, BX)
     t = n * BC + tl.arange(0, BC)
     there, in_m, in_e = t < time, m < SLOTS, e < WIDTH

@@ -23,7 +23,7 @@ from contexture.ops.chunks import silence
 from contexture.ops.routing import places, routes
 from contexture.ops.segments import runs
 from contexture.ops.triton.launch import chunk, dot, rows, tile
-from contexture.ops.triton.tiles import load_rows, strides_of
+from contexture.ops.triton.tiles import load_rows, part_and_unit, strides_of
 
 COLUMNS = 64
 """How many columns of a memory a program holds, if all of them are too many."""
@@ -50,9 +50,11 @@ def _forward_kernel(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """One partition of one head, some columns of its memory."""
-    p, unit = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    blocks = (OUT + BE - 1) // BE
+    which, unit = part_and_unit(blocks * partitions)
+    some, p = which % blocks, which // blocks
     row, head = unit // heads, unit % heads
-    d, e, i = tl.arange(0, BD), tl.program_id(0) * BE + tl.arange(0, BE), tl.arange(0, C)
+    d, e, i = tl.arange(0, BD), some * BE + tl.arange(0, BE), tl.arange(0, C)
     in_d, in_e = d < DIM, e < OUT
     at = (((row * partitions + p) * heads + head) * DIM + d[:, None]) * OUT + e[None, :]
     shown = in_d[:, None] & in_e[None, :]
@@ -90,7 +92,9 @@ def _queries_kernel(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """The memory once more, and what the outputs of some columns ask of queries and shares."""
-    some, p, unit = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    blocks = (OUT + BE - 1) // BE
+    which, unit = part_and_unit(blocks * partitions)
+    some, p = which % blocks, which // blocks
     row, head = unit // heads, unit % heads
     d, e, i = tl.arange(0, BD), some * BE + tl.arange(0, BE), tl.arange(0, C)
     in_d, in_e = d < DIM, e < OUT
@@ -132,7 +136,9 @@ def _keys_kernel(
     DOT: tl.constexpr,
 ):  # fmt: skip
     """Backwards through the chunks with what is asked of the memory: gradients of keys, values and shares."""
-    some, p, unit = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    blocks = (OUT + BE - 1) // BE
+    which, unit = part_and_unit(blocks * partitions)
+    some, p = which % blocks, which // blocks
     row, head = unit // heads, unit % heads
     d, e, i = tl.arange(0, BD), some * BE + tl.arange(0, BE), tl.arange(0, C)
     in_d, in_e = d < DIM, e < OUT
@@ -209,7 +215,8 @@ class _Routed(torch.autograd.Function):
             "DIM": dim, "OUT": out_dim, "C": size, "BD": tile(dim), "BE": tile(out_dim) if whole else COLUMNS,
             "PACKED": ids is not None, "DOT": dot(v.dtype),
         }  # fmt: skip
-        grid = triton.cdiv(out_dim, settings["BE"]), initial.shape[1], batch * heads
+        blocks = triton.cdiv(out_dim, settings["BE"])
+        grid = (blocks * initial.shape[1] * batch * heads,)
         launch = (
             *(strides_of(x) for x in (q, k, v)), time, heads, initial.shape[1], items.shape[1], num_routes
         )  # fmt: skip
@@ -218,17 +225,17 @@ class _Routed(torch.autograd.Function):
         last = torch.empty(initial.shape, dtype=torch.float32, device=v.device)
         _forward_kernel[grid](q, k, v, *tables, initial, parts, last, *launch, **settings, num_warps=8, num_stages=2)
         ctx.save_for_backward(q, k, v, *tables, initial)
-        ctx.launch = grid, launch, settings
+        ctx.launch = grid, blocks, launch, settings
         return parts.squeeze(2) if num_routes == 1 else parts.sum(2), last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *tables, initial = ctx.saved_tensors
-        grid, launch, settings = ctx.launch
+        grid, blocks, launch, settings = ctx.launch
         d_out, d_last = gradients[0].contiguous(), gradients[1].contiguous()
         (heads, dim), shares = q.shape[2:], tables[0]
-        lead, pairs = (grid[0], *shares.shape, heads), shares.numel()
+        lead, pairs = (blocks, *shares.shape, heads), shares.numel()
         empty: dict[str, Any] = {"dtype": torch.float32, "device": q.device}
         d_q, d_k = (torch.empty(*lead, dim, **empty) for _ in range(2))
         read, written = (torch.empty(lead, **empty) for _ in range(2))

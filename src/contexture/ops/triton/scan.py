@@ -25,6 +25,7 @@ from torch import Tensor
 
 from contexture.ops.triton.factors import factors
 from contexture.ops.triton.launch import chunk, dot, roomy, rows, tile
+from contexture.ops.triton.tiles import part_and_unit
 
 GROUP = 8
 """Chunks to a group."""
@@ -77,7 +78,8 @@ def _scan(
     HAS_LAST: tl.constexpr,
     HAS_MOVED: tl.constexpr,
 ):
-    block, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    blocks = (V + BV - 1) // BV
+    block, pair = part_and_unit(blocks)
     b, h = pair // heads, pair % heads
     row, inner, column = tl.arange(0, SIZE), tl.arange(0, BK), block * BV + tl.arange(0, BV)
     has_inner, has_column = inner < K, column < V
@@ -113,9 +115,7 @@ def _scan(
         if HAS_MOVED and REVERSE and (n % GROUPED == GROUPED - 1 or n == chunks - 1):
             group = pair * tl.cdiv(chunks, GROUPED) + n // GROUPED
             other = tl.load(held + group * K * V + inner[:, None] * V + column[None, :], mask=in_corner, other=0.0)
-            tl.store(
-                crossed + group * tl.num_programs(0) + block, continues * tl.sum(tl.sum(other * state, axis=1), axis=0)
-            )
+            tl.store(crossed + group * blocks + block, continues * tl.sum(tl.sum(other * state, axis=1), axis=0))
         scores = (tl.dot(queries, tl.trans(keys), input_precision="tf32x3") * within).to(DOT)
         out = tl.dot(queries, state.to(DOT), input_precision="tf32x3") * reads[:, None]
         out += tl.dot(scores, values, input_precision="tf32x3")
@@ -124,7 +124,7 @@ def _scan(
             at = moved + b * m_b + h * m_h + start * m_t
             factor = tl.load(at + row[:, None] * m_t + column[None, :], mask=in_column, other=0.0)
             tl.store(
-                rowed + (block * tl.num_programs(1) + pair) * time + start + row,
+                rowed + (block * (tl.num_programs(0) // blocks) + pair) * time + start + row,
                 tl.sum(factor.to(tl.float32) * out, axis=1),
                 mask=valid,
             )
@@ -187,42 +187,41 @@ def scan(
         tiles(tile(inner), tile(columns), v.element_size(), roomy=roomy(v.device)),
     )
     moved = None if gate is None else rows(gate.factor)
-    with torch.cuda.device_of(q):
-        _scan[triton.cdiv(columns, cut.columns), batch * heads](
-            q,
-            k,
-            v,
-            out,
-            log_decay,
-            ids,
-            first,
-            last,
-            moved,
-            *((None,) * 3 if gate is None else (gate.rows, gate.held, gate.crossed)),
-            time,
-            heads,
-            *q.stride()[:3],
-            *k.stride()[:3],
-            *v.stride()[:3],
-            *((0, 0, 0) if log_decay is None else log_decay.stride()),
-            *((0, 0, 0) if moved is None else moved.stride()[:3]),
-            *((1, inner) if transposed else (columns, 1)),
-            K=inner,
-            V=columns,
-            BK=wide,
-            BV=cut.columns,
-            SIZE=size,
-            GROUPED=GROUP,
-            DOT=dot(v.dtype),
-            REVERSE=reverse,
-            HAS_DECAY=log_decay is not None,
-            HAS_IDS=ids is not None,
-            HAS_FIRST=first is not None,
-            HAS_LAST=last is not None,
-            HAS_MOVED=gate is not None,
-            num_warps=cut.num_warps,
-            num_stages=cut.num_stages,
-        )
+    _scan[(triton.cdiv(columns, cut.columns) * batch * heads,)](
+        q,
+        k,
+        v,
+        out,
+        log_decay,
+        ids,
+        first,
+        last,
+        moved,
+        *((None,) * 3 if gate is None else (gate.rows, gate.held, gate.crossed)),
+        time,
+        heads,
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *((0, 0, 0) if log_decay is None else log_decay.stride()),
+        *((0, 0, 0) if moved is None else moved.stride()[:3]),
+        *((1, inner) if transposed else (columns, 1)),
+        K=inner,
+        V=columns,
+        BK=wide,
+        BV=cut.columns,
+        SIZE=size,
+        GROUPED=GROUP,
+        DOT=dot(v.dtype),
+        REVERSE=reverse,
+        HAS_DECAY=log_decay is not None,
+        HAS_IDS=ids is not None,
+        HAS_FIRST=first is not None,
+        HAS_LAST=last is not None,
+        HAS_MOVED=gate is not None,
+        num_warps=cut.num_warps,
+        num_stages=cut.num_stages,
+    )
     return out
 
 

@@ -25,6 +25,7 @@ from contexture.ops.segments import runs
 from contexture.ops.triton.device import num_programs
 from contexture.ops.triton.launch import rows
 from contexture.ops.triton.steps import scan_step, single
+from contexture.ops.triton.tiles import part_and_unit
 
 STEPS = 8
 """Steps between two states that are kept."""
@@ -33,14 +34,21 @@ NUMBERS = 512
 
 
 @triton.jit
+def _place(channels, splits, BC: tl.constexpr):
+    """A program's block of channels, its row and its split of time."""
+    some, unit = part_and_unit(tl.cdiv(channels, BC))
+    return some, unit // splits, (unit % splits).to(tl.int32)
+
+
+@triton.jit
 def _ends_kernel(
     x_ptr, dt_ptr, a_ptr, b_ptr, starts_ptr, ends_ptr, sums_ptr,
-    x_row, x_time, dt_row, dt_time, b_row, b_time, time, channels, batch_per_group, blocks,
+    x_row, x_time, dt_row, dt_time, b_row, b_time, time, channels, batch_per_group, blocks, splits,
     SIZE: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """What a split ends with if it begins with nothing, and the sum of its dt, infinite where a segment starts."""
-    row, split, splits = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(2)
-    c, n = tl.program_id(0) * BC + tl.arange(0, BC), tl.arange(0, BN)
+    some, row, split = _place(channels, splits, BC)
+    c, n = some * BC + tl.arange(0, BC), tl.arange(0, BN)
     in_c, in_n = c < channels, n < SIZE
     shown = in_c[:, None] & in_n[None, :]
     at_a = (row // batch_per_group * channels + c[:, None]) * SIZE + n[None, :]
@@ -52,7 +60,7 @@ def _ends_kernel(
     starts_ptr += row * time
     for block in range(split * blocks // splits, (split + 1) * blocks // splits):
         for u in tl.static_range(STEPS):
-            t = block * STEPS + u
+            t = tl.cast(block * STEPS + u, tl.int64)
             there = t < time
             x = tl.load(x_ptr + t * x_time, mask=in_c & there, other=0.0).to(tl.float32)
             dt = tl.load(dt_ptr + t * dt_time, mask=in_c & there, other=0.0).to(tl.float32)
@@ -71,12 +79,12 @@ def _ends_kernel(
 @triton.jit
 def _backward_ends_kernel(
     d_y_ptr, dt_ptr, a_ptr, c_ptr, starts_ptr, ends_ptr,
-    dt_row, dt_time, c_row, c_time, time, channels, batch_per_group, blocks,
+    dt_row, dt_time, c_row, c_time, time, channels, batch_per_group, blocks, splits,
     SIZE: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """What a split asks of the state before it on behalf of its own outputs."""
-    row, split, splits = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(2)
-    c, n = tl.program_id(0) * BC + tl.arange(0, BC), tl.arange(0, BN)
+    some, row, split = _place(channels, splits, BC)
+    c, n = some * BC + tl.arange(0, BC), tl.arange(0, BN)
     in_c, in_n = c < channels, n < SIZE
     shown = in_c[:, None] & in_n[None, :]
     at_a = (row // batch_per_group * channels + c[:, None]) * SIZE + n[None, :]
@@ -90,7 +98,7 @@ def _backward_ends_kernel(
     for back in range(after - first):
         block = after - 1 - back
         for u in tl.static_range(STEPS):
-            t = block * STEPS + STEPS - 1 - u
+            t = tl.cast(block * STEPS + STEPS - 1 - u, tl.int64)
             there = t < time
             d_y = tl.load(d_y_ptr + t * channels, mask=in_c & there, other=0.0).to(tl.float32)
             dt = tl.load(dt_ptr + t * dt_time, mask=in_c & there, other=0.0).to(tl.float32)
@@ -106,13 +114,13 @@ def _backward_ends_kernel(
 @triton.jit
 def _forward_kernel(
     x_ptr, dt_ptr, a_ptr, b_ptr, c_ptr, starts_ptr, state_ptr, ends_ptr, sums_ptr, y_ptr, last_ptr, kept_ptr,
-    x_row, x_time, dt_row, dt_time, b_row, b_time, c_row, c_time, time, channels, batch_per_group, blocks,
+    x_row, x_time, dt_row, dt_time, b_row, b_time, c_row, c_time, time, channels, batch_per_group, blocks, splits,
     SIZE: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PACKED: tl.constexpr,
     KEEP: tl.constexpr,
 ):  # fmt: skip
     """Some channels of one row through one split of time."""
-    row, split, splits = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(2)
-    c, n = tl.program_id(0) * BC + tl.arange(0, BC), tl.arange(0, BN)
+    some, row, split = _place(channels, splits, BC)
+    c, n = some * BC + tl.arange(0, BC), tl.arange(0, BN)
     in_c, in_n = c < channels, n < SIZE
     shown = in_c[:, None] & in_n[None, :]
     place = c[:, None] * SIZE + n[None, :]
@@ -133,7 +141,7 @@ def _forward_kernel(
         if KEEP:
             tl.store(kept_ptr + (row * blocks + block) * channels * SIZE + place, state, mask=shown)
         for u in tl.static_range(STEPS):
-            t = block * STEPS + u
+            t = tl.cast(block * STEPS + u, tl.int64)
             there = t < time
             x = tl.load(x_ptr + t * x_time, mask=in_c & there, other=0.0).to(tl.float32)
             dt = tl.load(dt_ptr + t * dt_time, mask=in_c & there, other=0.0).to(tl.float32)
@@ -153,12 +161,11 @@ def _forward_kernel(
 def _backward_kernel(
     x_ptr, dt_ptr, a_ptr, b_ptr, c_ptr, starts_ptr, kept_ptr, sums_ptr, ends_ptr, d_y_ptr, d_last_ptr,
     d_x_ptr, d_dt_ptr, d_a_ptr, d_b_ptr, d_c_ptr, d_state_ptr,
-    x_row, x_time, dt_row, dt_time, b_row, b_time, c_row, c_time, time, channels, batch_per_group, blocks,
+    x_row, x_time, dt_row, dt_time, b_row, b_time, c_row, c_time, time, channels, batch_per_group, blocks, splits,
     SIZE: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """The same, backwards: 8 steps again, then their gradients; those of B and C are summed over its channels."""
-    some, row = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    split, splits = tl.program_id(2), tl.num_programs(2)
+    some, row, split = _place(channels, splits, BC)
     c, n = some * BC + tl.arange(0, BC), tl.arange(0, BN)
     in_c, in_n = c < channels, n < SIZE
     shown = in_c[:, None] & in_n[None, :]
@@ -179,15 +186,16 @@ def _backward_kernel(
     d_y_ptr += row * time * channels + c
     d_x_ptr += row * time * channels + c
     d_dt_ptr += row * time * channels + c
-    d_b_ptr += (some * tl.num_programs(1) + row) * time * SIZE + n
-    d_c_ptr += (some * tl.num_programs(1) + row) * time * SIZE + n
+    rows = tl.num_programs(0) // (tl.cdiv(channels, BC) * splits)
+    d_b_ptr += (some * rows + row) * time * SIZE + n
+    d_c_ptr += (some * rows + row) * time * SIZE + n
     first, after = split * blocks // splits, (split + 1) * blocks // splits
     for back in range(after - first):
         block = after - 1 - back
         state = tl.load(kept_ptr + (row * blocks + block) * channels * SIZE + place, mask=shown, other=0.0)
         passed, decays, inputs, rates, writes = (state,), (), (), (), ()
         for u in tl.static_range(STEPS):
-            t = block * STEPS + u
+            t = tl.cast(block * STEPS + u, tl.int64)
             there = t < time
             x = tl.load(x_ptr + t * x_time, mask=in_c & there, other=0.0).to(tl.float32)
             dt = tl.load(dt_ptr + t * dt_time, mask=in_c & there, other=0.0).to(tl.float32)
@@ -199,7 +207,7 @@ def _backward_kernel(
             passed, decays, inputs = passed + (state,), decays + (decay,), inputs + (x,)  # type: ignore[assignment]  # noqa: RUF005
             rates, writes = rates + (dt,), writes + (b,)  # type: ignore[assignment]  # noqa: RUF005
         for u in tl.static_range(STEPS - 1, -1, -1):
-            t = block * STEPS + u
+            t = tl.cast(block * STEPS + u, tl.int64)
             there = t < time
             x, dt = inputs[u], rates[u]
             reads = tl.load(c_ptr + t * c_time, mask=in_n & there, other=0.0).to(tl.float32)
@@ -237,8 +245,8 @@ class _Scan(torch.autograd.Function):
         some = max(1, min(64, NUMBERS // width))
         blocks, groups = triton.cdiv(time, STEPS), triton.cdiv(channels, some)
         splits = max(1, min(blocks, num_programs(x.device, each=8) // (batch * groups), 32))
-        grid = (groups, batch, splits)
-        sizes = time, channels, batch // len(A), blocks
+        grid = (groups * batch * splits,)
+        sizes = time, channels, batch // len(A), blocks, splits
         settings = {"SIZE": size, "BC": some, "BN": width, "STEPS": STEPS, "PACKED": starts is not None}
         keep = any(ctx.needs_input_grad)
         empty: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
@@ -257,27 +265,27 @@ class _Scan(torch.autograd.Function):
             num_warps=1,
         )  # fmt: skip
         ctx.save_for_backward(x, dt, A, B, C, starts, kept, sums)
-        ctx.launch = grid, strides, sizes, settings
+        ctx.launch = grid, groups, strides, sizes, settings
         return y, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, starts, kept, sums = ctx.saved_tensors
-        grid, strides, sizes, settings = ctx.launch
-        (batch, time, channels), size = x.shape, A.shape[-1]
+        grid, groups, strides, sizes, settings = ctx.launch
+        (batch, time, channels), size, splits = x.shape, A.shape[-1], sizes[-1]
         d_y, d_last = gradients[0].contiguous(), gradients[1].contiguous()
         marks = x if starts is None else starts
         empty: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
-        ends = torch.empty(batch, grid[2], channels, size, **empty) if grid[2] > 1 else kept
-        if grid[2] > 1:
+        ends = torch.empty(batch, splits, channels, size, **empty) if splits > 1 else kept
+        if splits > 1:
             _backward_ends_kernel[grid](
                 d_y, dt, A, C, marks, ends, *_lead(dt), *_lead(C), *sizes, **settings, num_warps=1
             )
         d_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         d_dt = torch.empty(dt.shape, dtype=dt.dtype, device=x.device)
-        d_A = torch.empty(batch, grid[2], channels, size, **empty)
-        d_B, d_C = (torch.empty(grid[0], batch, time, size, **empty) for _ in range(2))
+        d_A = torch.empty(batch, splits, channels, size, **empty)
+        d_B, d_C = (torch.empty(groups, batch, time, size, **empty) for _ in range(2))
         d_state = torch.empty(batch, channels, size, **empty)
         _backward_kernel[grid](
             x, dt, A, B, C, marks, kept, sums, ends, d_y, d_last, d_x, d_dt, d_A, d_B, d_C, d_state,

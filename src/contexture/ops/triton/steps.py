@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from contexture.ops.chunks import no_memory
-from contexture.ops.triton.launch import rows, tile
+from contexture.ops.triton.launch import handed_in, rows, tile
 
 COLUMNS = 32
 NONE, HEAD, CHANNEL = 0, 1, 2
@@ -109,7 +109,7 @@ def memory_step(
     """
     (batch, _, heads, dim), out_dim = q.shape, v.shape[-1]
     q, k, v = rows(q), rows(k), rows(v)
-    state = no_memory(k, v) if state is None else state.contiguous()
+    state = no_memory(k, v) if state is None else handed_in(state)
     new = state if in_place else torch.empty(state.shape, dtype=state.dtype, device=state.device)
     out = torch.empty(batch, 1, heads, out_dim, dtype=v.dtype, device=v.device)
     kind = NONE if log_decay is None else (CHANNEL if log_decay.dim() == 4 else HEAD)
@@ -129,7 +129,7 @@ def scan_step(
     """One token of the selective scan and the state after it; the shapes are the op's. Has no gradient."""
     (batch, _, channels), size = x.shape, A.shape[-1]
     x, dt, A, B, C = rows(x), rows(dt), A.contiguous(), rows(B), rows(C)
-    state = state.contiguous()
+    state = handed_in(state)
     new = state if in_place else torch.empty(state.shape, dtype=state.dtype, device=state.device)
     out = torch.empty(batch, 1, channels, dtype=x.dtype, device=x.device)
     width = tile(size)

@@ -1,4 +1,5 @@
-"""Loading tiles: rows of one head of a tensor [batch, time, heads, columns] that lies in memory as it likes."""
+"""Which part of which head a program takes, and its rows of a tensor [batch, time, heads, columns], which may lie in
+memory as they like."""
 
 import triton
 import triton.language as tl
@@ -8,6 +9,17 @@ from torch import Tensor
 def strides_of(x: Tensor) -> tuple[int, int, int]:
     """How far apart rows of the batch, steps of time and heads lie; columns lie side by side."""
     return x.stride(0), x.stride(1), x.stride(2)
+
+
+@triton.jit
+def part_and_unit(parts):
+    """A program's part, int32, and its unit (a head of a row of the batch), int64, of `parts` to a unit.
+
+    All programs stand along the first axis of the grid: the others end at 65,535, and batches of cohorts do not.
+    Parts of a unit are neighbours there, so that what they all read is in the cache.
+    """
+    at = tl.program_id(0)
+    return at % parts, (at // parts).to(tl.int64)
 
 
 @triton.jit
