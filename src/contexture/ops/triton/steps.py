@@ -101,7 +101,6 @@ def memory_step(
     *,
     log_decay: Tensor | None = None,
     beta: Tensor | None = None,
-    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One token's output and the memory after it; log-decays of three axes are a head's, of four its channels'.
 
@@ -110,7 +109,7 @@ def memory_step(
     (batch, _, heads, dim), out_dim = q.shape, v.shape[-1]
     q, k, v = rows(q), rows(k), rows(v)
     state = no_memory(k, v) if state is None else handed_in(state)
-    new = state if in_place else torch.empty(state.shape, dtype=state.dtype, device=state.device)
+    new = torch.empty(state.shape, dtype=state.dtype, device=state.device)
     out = torch.empty(batch, 1, heads, out_dim, dtype=v.dtype, device=v.device)
     kind = NONE if log_decay is None else (CHANNEL if log_decay.dim() == 4 else HEAD)
     g = q if log_decay is None else (rows(log_decay) if kind == CHANNEL else log_decay)
@@ -123,14 +122,12 @@ def memory_step(
     return out, new
 
 
-def scan_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, state: Tensor, in_place: bool = False
-) -> tuple[Tensor, Tensor]:
+def scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
     """One token of the selective scan and the state after it; the shapes are the op's. Has no gradient."""
     (batch, _, channels), size = x.shape, A.shape[-1]
     x, dt, A, B, C = rows(x), rows(dt), A.contiguous(), rows(B), rows(C)
     state = handed_in(state)
-    new = state if in_place else torch.empty(state.shape, dtype=state.dtype, device=state.device)
+    new = torch.empty(state.shape, dtype=state.dtype, device=state.device)
     out = torch.empty(batch, 1, channels, dtype=x.dtype, device=x.device)
     width = tile(size)
     some = max(1, 2048 // width)
