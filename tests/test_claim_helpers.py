@@ -5,6 +5,7 @@ import torch
 from contexture.claims.beside import excess, gap
 from contexture.claims.in_context import said_by
 from contexture.claims.outputs import apart
+from contexture.claims.protocol import OneSeed, over_seeds
 from contexture.claims.recall import hits, recalled, train_recall
 from contexture.claims.run import Run
 from contexture.claims.stacks import ahead, backbone, kept, oracles, settings, stack
@@ -122,3 +123,10 @@ def test_every_seed_has_a_predictor_of_its_own() -> None:
     samples = gap(Run(), lambda _: drawn, each, lambda pairs: pairs.y)
     assert samples.values.flatten().tolist() == [1.0, 0.0, 1.0]
     assert said_by(OLS())(drawn).shape == (1, 2)
+
+
+def test_a_curve_without_a_name_is_not_drawn() -> None:
+    line = (range(2), torch.tensor([0.5, 0.25]))
+    drawn = over_seeds(Run(), lambda seed: OneSeed(values=torch.ones(1), curves={"own": line, "": line}))
+    assert list(drawn.curves) == ["own"]
+    assert drawn.curves["own"].x == (0.0, 1.0)

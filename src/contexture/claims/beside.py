@@ -64,5 +64,5 @@ def _seed(drawn: Pairs, ours: Tensor, values: Tensor, per: Tensor, *, name: str,
         per=per[:, first:].mean(1),
         errors=(ours - drawn.y).square()[:, first:].mean(1),
         zero_errors=drawn.y.square()[:, first:].mean(1),
-        curves={name: (range(first, drawn.time), curve)} if name else {},
+        curves={name: (range(first, drawn.time), curve)},
     )

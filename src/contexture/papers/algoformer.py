@@ -210,7 +210,7 @@ def solves(run: Run, learner: Learner, name: str) -> Samples:
         said, targets = learner(drawn), drawn.asked.targets
         zero = targets.square().mean(1)
         errors = torch.stack([(part - targets).square().mean(1) for part in said])
-        curves = {name: (range(1, len(said) + 1), errors.mean(1) / zero.mean())} if name else {}
+        curves = {name: (range(1, len(said) + 1), errors.mean(1) / zero.mean())}
         return OneSeed(values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves=curves)
 
     return over_seeds(run, one)
@@ -292,7 +292,7 @@ def beside_least_squares(run: Run, *, noise: float, ridge: bool = False, name: s
             per=exact,
             errors=errors,
             zero_errors=targets.square().mean(1),
-            curves={name: (range(1, LOOPS + 1), curve)} if name else {},
+            curves={name: (range(1, LOOPS + 1), curve)},
         )
 
     return over_seeds(run, one)

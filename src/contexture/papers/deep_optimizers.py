@@ -155,7 +155,7 @@ def apart(run: Run, learner: Learner, name: str) -> Samples:
 
     def one(seed: int) -> OneSeed:
         gaps, error, zero = train(learner, problem(run, seed, 3), RATES[3], num_steps=num_steps)
-        curves = {name: (range(num_steps + 1), gaps.mean(1))} if name else {}
+        curves = {name: (range(num_steps + 1), gaps.mean(1))}
         return OneSeed(values=gaps.amax(0), errors=error, zero_errors=zero, curves=curves)
 
     return over_seeds(run, one)
@@ -330,7 +330,7 @@ def over_depths(run: Run, learner: Callable[[int], Learner], name: str) -> Sampl
         ]
         gaps = torch.stack([trained.gaps[-1].mean() for trained in found])
         worst = found[int(gaps.argmax())]
-        curves = {name: (layers, gaps)} if name else {}
+        curves = {name: (layers, gaps)}
         return OneSeed(values=worst.gaps[-1], errors=worst.errors, zero_errors=worst.zero, curves=curves)
 
     return over_seeds(run, one)

@@ -161,7 +161,7 @@ def probed(run: Run, layers: Layers, among: slice, name: str) -> Samples:
         spread = (wanted - wanted.mean((0, 1))).square().sum(-1).mean(1)
         by_layer = torch.stack(left)
         best = by_layer[among][by_layer[among].mean(1).argmin()]
-        curves = {name: (range(len(left)), by_layer.mean(1) / spread.mean())} if name else {}
+        curves = {name: (range(len(left)), by_layer.mean(1) / spread.mean())}
         return OneSeed(values=best, per=spread, errors=best, zero_errors=spread, curves=curves)
 
     return over_seeds(run, one)

@@ -201,7 +201,7 @@ def lost(
             per=gain.mean(1),
             errors=(ours.mean - drawn.y).square()[:, first:].mean(1),
             zero_errors=drawn.y.square()[:, first:].mean(1),
-            curves={name: (range(first, TIME), nearest.mean(0) / gain.mean())} if name else {},
+            curves={name: (range(first, TIME), nearest.mean(0) / gain.mean())},
         )
 
     return over_seeds(run, one)

@@ -121,7 +121,7 @@ def bounds(run: Run, say: Callable[[LinUCB, Pulled, int, list[int]], list[Tensor
         said = say(agent, told, pulls, counts)
         worst = torch.stack([relative(one, wanted).view(len(moments), -1).amax(0) for one in said])
         squares = [part.square().mean(1).view(len(moments), -1).mean(0) for part in (said[-1] - wanted, wanted)]
-        curves = {name: (counts, worst.mean(1))} if name else {}
+        curves = {name: (counts, worst.mean(1))}
         return OneSeed(values=worst[-1], errors=squares[0], zero_errors=squares[1], curves=curves)
 
     return over_seeds(run, one)
@@ -189,7 +189,7 @@ def counted_layers(run: Run, solve: Callable[[Pulled, int, list[int]], list[Tens
             values=slope(lengths, counts),
             errors=(said[-1] - wanted).square().mean(1),
             zero_errors=wanted.square().mean(1),
-            curves={name: (lengths, counts.mean(1))} if name else {},
+            curves={name: (lengths, counts.mean(1))},
         )
 
     return over_seeds(run, one)
@@ -273,7 +273,7 @@ def chosen_shares(run: Run, choose: Choose, name: str) -> Samples:
             gaps.append((own - theirs).abs().sum(1) / 2)
             sizes.append((theirs - 1 / ARMS).abs().sum(1) / 2)
         off = torch.stack(gaps)
-        curves = {name: (moments, off.mean(1))} if name else {}
+        curves = {name: (moments, off.mean(1))}
         return OneSeed(values=off.mean(0), errors=off.mean(0), zero_errors=torch.stack(sizes).mean(0), curves=curves)
 
     return over_seeds(run, one)
@@ -350,7 +350,7 @@ def counted_fractions(run: Run, missing: Missing, name: str) -> Samples:
                 errors[number] = off[COUNTS.index(16)] ** 2
             needed.append(torch.tensor(crossed, dtype=torch.float64))
         counts = torch.stack(needed)
-        curves = {name: (lengths, counts.mean(1))} if name else {}
+        curves = {name: (lengths, counts.mean(1))}
         return OneSeed(values=slope(lengths, counts), errors=errors, zero_errors=torch.ones_like(errors), curves=curves)
 
     return over_seeds(run, one)
@@ -414,7 +414,7 @@ def plans(run: Run, say: Callable[[Trajectories], Tensor], name: str) -> Samples
         begins = range(0, played.time, PROCESS.horizon)
         found = off.abs().amax(2)
         curve = found[:, :: PROCESS.horizon].mean(0).clamp(min=1e-16)
-        curves = {name: ([1 + step // PROCESS.horizon for step in begins], curve)} if name else {}
+        curves = {name: ([1 + step // PROCESS.horizon for step in begins], curve)}
         return OneSeed(
             values=found.amax(1),
             errors=off[:, -1].square().mean(1),
@@ -569,7 +569,7 @@ def imitation(run: Run, imitators: Imitators, name: str) -> Samples:
             per=gained.mean(1),
             errors=lost.mean(1),
             zero_errors=gained.mean(1),
-            curves={name: (range(FIRST, drawn.time), line)} if name else {},
+            curves={name: (range(FIRST, drawn.time), line)},
         )
 
     return over_seeds(run, one)

@@ -337,7 +337,7 @@ def shifted(run: Run, said: Sequence[Predict], *, scale: float = 1.0, moved: flo
 
         ours, ridge, zero = errors(along[0])
         ratios = {shift: a.mean() / b.mean() for shift, (a, b, _) in ((s, errors(s)) for s in sorted(set(along)))}
-        curves = {name: (tuple(ratios), torch.stack(list(ratios.values())))} if name else {}
+        curves = {name: (tuple(ratios), torch.stack(list(ratios.values())))}
         return OneSeed(values=ours, per=ridge, errors=ours, zero_errors=zero, curves=curves)
 
     return over_seeds(run, one)

@@ -317,7 +317,7 @@ def by_noise(run: Run, learners: list[Predict], name: str) -> Samples:
             per=gaps[HIGH**2],
             errors=(said - drawn.y).square().mean(1),
             zero_errors=drawn.y.square().mean(1),
-            curves={name: (PENALTIES, line)} if name else {},
+            curves={name: (PENALTIES, line)},
         )
 
     return over_seeds(run, one)
@@ -358,7 +358,7 @@ def from_bayes(run: Run, learners: list[Predict], name: str) -> Samples:
         drawn = run.sample(task(LOW), episodes, seed=seed)
         said, best = learners[run.seeds.index(seed)](drawn), penalised(LOW**2)(drawn)
         gaps, sizes = (said - best).square()[:, 1:], best.square()[:, 1:]
-        curves = {name: (range(1, drawn.time), gaps.mean(0) / sizes.mean(0))} if name else {}
+        curves = {name: (range(1, drawn.time), gaps.mean(0) / sizes.mean(0))}
         return OneSeed(
             values=gaps.mean(1),
             per=sizes.mean(1),
@@ -427,8 +427,13 @@ def probed(run: Run, states: States, target: Callable[[Pairs], Tensor], name: st
             left.append((read(h).double() - wanted).square().mean(1))
         by_layer = torch.stack(left)
         best = by_layer[1:].mean(1).argmin() + 1
-        curves = {name: (range(len(left)), by_layer.mean(1) / spread.mean())} if name else {}
-        return OneSeed(values=by_layer[best], per=spread, errors=by_layer[best], zero_errors=spread, curves=curves)
+        return OneSeed(
+            values=by_layer[best],
+            per=spread,
+            errors=by_layer[best],
+            zero_errors=spread,
+            curves={name: (range(len(left)), by_layer.mean(1) / spread.mean())},
+        )
 
     return over_seeds(run, one)
 
