@@ -13,22 +13,24 @@ Shapes: x [episodes, T, features], y [episodes, T], queries [episodes, queries, 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contexture.claims.asked import apart
+from contexture.claims.beside import each, gap
+from contexture.claims.in_context import Predict, said_by
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Asked, Predictor, ask, difference, linear_predictor
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.learners.classical.discrete_posterior import DiscretePosterior
-from contexture.learners.in_context import InContext
 from contexture.models.backbone import BackboneConfig
 from contexture.models.constructed import set_step
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel, softmax_weights
-from contexture.protocols import Learner
 from contexture.tasks.draws import integers, normal
 from contexture.tasks.finite_linear_regression import FiniteLinearRegression
 from contexture.tasks.linear_regression import LinearRegression
@@ -76,15 +78,12 @@ def by_products(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
     return (shares.unsqueeze(1) @ (CONCEPTS.weights @ queries.mT)).squeeze(1)
 
 
-def apart(run: Run, said: Predictor, wanted: Predictor, asked: list[Asked]) -> Samples:
+def follows(run: Run, said: Predictor, wanted: Predictor, asked: list[Asked]) -> Samples:
     """Relative differences between two predictors."""
 
     def one(seed: int) -> OneSeed:
         p = asked[run.seeds.index(seed)]
-        ours = said(p.x, p.y, p.queries)
-        distance, size = difference(ours, wanted(p.x, p.y, p.queries))
-        errors, zero = difference(ours, p.targets)[0], p.targets.square().mean(1)
-        return OneSeed(values=(distance / size.mean()).sqrt(), errors=errors, zero_errors=zero)
+        return apart(p, [said(p.x, p.y, p.queries)], [wanted(p.x, p.y, p.queries)])
 
     return over_seeds(run, one)
 
@@ -103,19 +102,19 @@ def concept_prompts(run: Run) -> list[Asked]:
 )
 def averaging(run: Run) -> Samples:
     """Keys and values of sixteen concepts, set by hand."""
-    return apart(run, over_concepts, posterior, concept_prompts(run))
+    return follows(run, over_concepts, posterior, concept_prompts(run))
 
 
 @averaging.reference("the average from the product of all densities")
 def averaging_by_products(run: Run) -> Samples:
     """Bayes' rule as it stands."""
-    return apart(run, by_products, posterior, concept_prompts(run))
+    return follows(run, by_products, posterior, concept_prompts(run))
 
 
 @averaging.control("with keys that leave out how large a concept's answers are, it is not")
 def averaging_without_lengths(run: Run) -> Samples:
     """The same attention with keys w_m."""
-    return apart(run, lambda x, y, q: over_concepts(x, y, q, lengths=False), posterior, concept_prompts(run))
+    return follows(run, lambda x, y, q: over_concepts(x, y, q, lengths=False), posterior, concept_prompts(run))
 
 
 def features(x: Tensor) -> Tensor:
@@ -170,19 +169,19 @@ def curved_prompts(run: Run) -> list[Asked]:
 )
 def kernel(run: Run) -> Samples:
     """Quadratic functions in four dimensions."""
-    return apart(run, by_kernel, by_weights, curved_prompts(run))
+    return follows(run, by_kernel, by_weights, curved_prompts(run))
 
 
 @kernel.reference("the posterior mean from the normal equations")
 def kernel_by_equations(run: Run) -> Samples:
     """No kernel."""
-    return apart(run, by_normal_equations, by_weights, curved_prompts(run))
+    return follows(run, by_normal_equations, by_weights, curved_prompts(run))
 
 
 @kernel.control("with weights that are only made to sum to one it is not")
 def kernel_normalised(run: Run) -> Samples:
     """The same kernel without the keys' own."""
-    return apart(run, lambda x, y, q: by_kernel(x, y, q, normalised=True), by_weights, curved_prompts(run))
+    return follows(run, lambda x, y, q: by_kernel(x, y, q, normalised=True), by_weights, curved_prompts(run))
 
 
 SHARPNESS, SHARP = 2.0, 200.0
@@ -478,9 +477,10 @@ def pretraining_tokens_pool(run: Run) -> Samples:
 
 KNOWN = FiniteLinearRegression(num_features=NUM_FEATURES, num_points=8, noise=NOISE, num_tasks=4)
 FRESH = LinearRegression(num_features=NUM_FEATURES, num_points=8, noise=NOISE)
+AVERAGE = said_by(KNOWN.oracle())
 
 
-def transformer(run: Run, task: FiniteLinearRegression | LinearRegression) -> list[Learner]:
+def transformer(run: Run, task: FiniteLinearRegression | LinearRegression) -> list[Predict]:
     """A small transformer for each seed, trained to answer every example of fresh prompts."""
     steps = run.setting("training steps", smoke=10, cpu=1500)
     settings = {"num_features": NUM_FEATURES, "num_points": task.num_points, "noise": NOISE}
@@ -504,28 +504,13 @@ def transformer(run: Run, task: FiniteLinearRegression | LinearRegression) -> li
         )
         for seed in run.seeds
     ]
-    return [InContext(model) for model in run.train(configs) if isinstance(model, PairsModel)]
+    return each([model for model in run.train(configs) if isinstance(model, PairsModel)])
 
 
-def beside_average(run: Run, learners: list[Learner], name: str) -> Samples:
+def beside_average(run: Run, said: Sequence[Predict], name: str) -> Samples:
     """The squared difference from the average over the known concepts, over its own square, at every example."""
     episodes = run.setting("episodes", smoke=256, cpu=8192)
-
-    def one(seed: int) -> OneSeed:
-        pairs = run.sample(KNOWN, episodes, seed=seed)
-        ours = learners[run.seeds.index(seed)].prequential(pairs).value
-        wanted = KNOWN.oracle().prequential(pairs).value
-        distance, size = difference(ours, wanted)
-        gaps = (ours - wanted).square().mean(0) / wanted.square().mean()
-        return OneSeed(
-            values=distance,
-            per=size,
-            errors=(ours - pairs.y).square().mean(1),
-            zero_errors=pairs.y.square().mean(1),
-            curves={name: (range(pairs.time), gaps)},
-        )
-
-    return over_seeds(run, one)
+    return gap(run, lambda seed: run.sample(KNOWN, episodes, seed=seed), said, AVERAGE, name=name, first=0)
 
 
 @claim(
@@ -546,7 +531,7 @@ def implicit(run: Run) -> Samples:
 @implicit.reference("the average itself")
 def implicit_average(run: Run) -> Samples:
     """No model."""
-    return beside_average(run, [KNOWN.oracle()] * len(run.seeds), "the average")
+    return beside_average(run, [AVERAGE], "the average")
 
 
 @implicit.control("the same transformer trained on ever new concepts does not average these")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import relative
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Asked, difference
@@ -144,9 +145,7 @@ def train(learner: Learner, problem: Problem, rate: float, *, num_steps: int) ->
     p = problem.asked
     wanted = Direct(rate=rate).said(problem, p.queries, num_steps=num_steps)
     said = learner.said(problem, p.queries, num_steps=num_steps)
-    parts = [difference(ours, theirs) for ours, theirs in zip(said, wanted, strict=True)]
-    gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-    return Trained(gaps, (said[-1] - p.targets).square().mean(1), p.targets.square().mean(1))
+    return Trained(relative(said, wanted), (said[-1] - p.targets).square().mean(1), p.targets.square().mean(1))
 
 
 def apart(run: Run, learner: Learner, name: str) -> Samples:

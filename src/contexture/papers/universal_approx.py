@@ -208,9 +208,7 @@ def sorting(run: Run, *, copies: bool = True, exact: bool = False, name: str) ->
             )
             errors.append((said - wanted).square().mean(1))
         share = torch.stack([error.mean() / zero.mean() for error in errors])
-        return OneSeed(
-            values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves={name: (widths, share)}
-        )
+        return OneSeed(values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves={name: (widths, share)})
 
     return over_seeds(run, one)
 
