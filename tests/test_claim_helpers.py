@@ -120,6 +120,8 @@ def test_predictors_are_measured_beside_the_best_from_the_first_example_on() -> 
     assert far.per is not None
     assert far.per.tolist() == [[2.5]] * 3
     torch.testing.assert_close(far.curves["far"].y[0], torch.tensor([1.0, 4.0]).double() / 2.5)
+    alone = gap(Run(), lambda _: drawn, [ours], best, name="alone", pooled=False)
+    assert alone.curves["alone"].y[0].tolist() == [1.0, 1.0]
     costly = excess(Run(), lambda _: drawn, [ours], best, name="costly")
     # Errors of 4 and 16 over those of 1 and 4.
     assert costly.values.tolist() == [[10.0]] * 3
