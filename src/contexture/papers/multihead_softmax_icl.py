@@ -12,7 +12,6 @@ Shapes: x [episodes, L, features], y [episodes, L], queries [episodes, 1, featur
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from contexture.evaluation.predictors import Asked, Predictor, ask, best_first_r
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.models.constructed import debiased_step, descent
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel, softmax_weights
-from contexture.probes.effective_weights import key_query, share_outside, target_value
+from contexture.probes.effective_weights import Heads, heads_of, imbalance, off_identity, off_target
 from contexture.tasks.gaussian_linear_regression import GaussianLinearRegression
 
 PAPER = Paper(
@@ -68,23 +67,6 @@ def centred(p: Asked) -> Asked:
     return p._replace(x=p.x - p.x.mean(1, keepdim=True))
 
 
-class Heads(NamedTuple):
-    """Key-query matrices over x of the query [heads, 6, 5], v [heads, 6], and how much each head contributes."""
-
-    scores: Tensor
-    values: Tensor
-    weights: Tensor
-
-
-def heads_of(model: SelfAttentionModel) -> Heads:
-    """The layer's heads, whatever bases they are written in."""
-    layer = model.layers[0]
-    assert isinstance(layer, SelfAttention)
-    scores, values = key_query(layer)[:, :, :-1], target_value(layer)
-    weights = values[:, -1].abs() * scores.flatten(1).norm(dim=1)
-    return Heads(scores, values, weights / weights.sum())
-
-
 def pattern(
     run: Run,
     models: list[SelfAttentionModel],
@@ -97,27 +79,13 @@ def pattern(
 
     def one(seed: int) -> OneSeed:
         model = models[run.seeds.index(seed)]
+        layer = model.layers[0]
+        assert isinstance(layer, SelfAttention)
         p = ask(run.sample(task, episodes, seed=seed))
         errors = (answers(model)(p.x, p.y, p.queries) - p.targets).square().mean(1)
-        return OneSeed(values=off(heads_of(model)).unsqueeze(0), errors=errors, zero_errors=p.targets.square().mean(1))
+        return OneSeed(values=off(heads_of(layer)).unsqueeze(0), errors=errors, zero_errors=p.targets.square().mean(1))
 
     return over_seeds(run, one)
-
-
-def off_identity(heads: Heads) -> Tensor:
-    """The share of the key-query matrices that is not c I for x and nothing for y."""
-    return (heads.weights * share_outside(heads.scores, torch.eye(6, 5, dtype=heads.scores.dtype))).sum()
-
-
-def off_target(heads: Heads) -> Tensor:
-    """The share of what heads add that is not of y."""
-    return (heads.weights * share_outside(heads.values, torch.eye(6, dtype=heads.values.dtype)[-1])).sum()
-
-
-def imbalance(heads: Heads) -> Tensor:
-    """|sum of m| over sum of |m|."""
-    m = heads.values[:, -1]
-    return m.sum().abs() / m.abs().sum()
 
 
 BUILT = "two heads set by hand to the pattern"

@@ -8,17 +8,19 @@ Shapes: scores [episodes, keys]; errors [seeds, rates, episodes]; entropies [see
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from contexture.claims.least_entropy import KEYS, attaining_rows, over_norms, random_rows, searched_rows
 from contexture.claims.protocol import Axes, Curve, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.leaves.spectral_linear import SpectralLinear
 from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
-from contexture.probes.attention import attention_scores, entropy, least_entropy, relative_entropy
+from contexture.probes.attention import layer_entropies, least_entropy
+from contexture.protocols import Pairs
 from contexture.tasks.linear_regression import LinearRegression
 from contexture.training.cohort import stack
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
@@ -90,56 +92,6 @@ def spectral_norm_exact(run: Run) -> Samples:
 def spectral_norm_forgetting(run: Run) -> Samples:
     """Without memory one iteration is not enough."""
     return turned(run, "vectors drawn anew", kept=False)
-
-
-KEYS = 16
-NORMS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0)
-Rows = Mapping[float, Tensor]
-
-
-def random_rows(run: Run, seed: int) -> Rows:
-    """Scores in random directions, [episodes, keys], for every norm."""
-    rows = run.setting("rows", smoke=8, cpu=64)
-    drawn = torch.randn(rows, KEYS, generator=run.generator(seed, "rows"), dtype=torch.float64)
-    return {norm: norm * nn.functional.normalize(drawn, dim=-1) for norm in NORMS}
-
-
-def searched_rows(run: Run, seed: int) -> Rows:
-    """Scores of the same norms, turned by gradient steps until their entropy is as low as they find it."""
-    begun = random_rows(run, seed)
-    steps = run.setting("search steps", smoke=400, cpu=2000)
-    norms = torch.tensor(NORMS, dtype=torch.float64).view(-1, 1, 1)
-    free = nn.functional.normalize(torch.stack(list(begun.values())), dim=-1).requires_grad_()
-    optimiser = torch.optim.Adam([free], lr=0.02)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        torch.autograd.backward(entropy(norms * nn.functional.normalize(free, dim=-1)).log().sum())
-        optimiser.step()
-        schedule.step()
-    rows = norms * nn.functional.normalize(free.detach(), dim=-1)
-    return dict(zip(NORMS, rows.unbind(), strict=True))
-
-
-def attaining_rows(run: Run, seed: int) -> Rows:
-    """One key above all the others, which are alike: what the bound's proof ends with."""
-    rows = run.setting("rows", smoke=8, cpu=64)
-    row = torch.full((rows, KEYS), -1 / KEYS, dtype=torch.float64)
-    row[:, 0] += 1
-    return {norm: norm * nn.functional.normalize(row, dim=-1) for norm in NORMS}
-
-
-def over_norms(run: Run, rows: Any, measure: Any, name: str) -> Samples:
-    """What `measure` makes of entropies and bounds, [norms, episodes], with the entropies drawn over norms."""
-
-    def one(seed: int) -> OneSeed:
-        found = rows(run, seed)
-        entropies = torch.stack([entropy(row) for row in found.values()])
-        norms = torch.tensor(NORMS, dtype=torch.float64).unsqueeze(1).expand_as(entropies)
-        curves = {name: (NORMS, entropies.mean(1)), "bound": (NORMS, least_entropy(norms[:, 0], KEYS))}
-        return OneSeed(values=measure(entropies, norms), curves=curves)
-
-    return over_seeds(run, one)
 
 
 BY_NORM = Axes(x="norm of the scores", y="entropy, nats", log_y=True)
@@ -276,10 +228,11 @@ def trained(run: Run, maps: Maps) -> Mapping[str, Tensor]:
 
     def make() -> Mapping[str, Tensor]:
         trainer = Trainer(chosen)
+        drawn = run.sample(TASK, 64, seed=0, purpose="entropy")
         entropies = []
         for step in range(steps + 1):
             if step in looks(steps):
-                entropies.append(torch.stack([_layers(run, model) for model in trainer.plain_models()]))
+                entropies.append(_entropies(trainer, drawn))
             if step < steps:
                 trainer.step(step)
         errors, zero_errors = _errors(run, trainer, episodes)
@@ -293,11 +246,10 @@ def trained(run: Run, maps: Maps) -> Mapping[str, Tensor]:
     return run.kept({"sigma-reparam": [one.to_json() for one in chosen], "prompts": episodes}, make)
 
 
-def _layers(run: Run, model: nn.Module) -> Tensor:
-    """The mean relative entropy of every layer on fixed prompts, [layers]."""
-    assert isinstance(model, PairsModel)
-    drawn = run.sample(TASK, 64, seed=0, purpose="entropy")
-    return torch.stack([relative_entropy(scores).mean() for scores in attention_scores(model.eval(), drawn)])
+def _entropies(trainer: Trainer, drawn: Pairs) -> Tensor:
+    """The mean relative entropy of every member's layers, [members, layers]."""
+    models = [model.eval() for model in trainer.plain_models() if isinstance(model, PairsModel)]
+    return torch.stack([layer_entropies(model, drawn) for model in models])
 
 
 @torch.no_grad()

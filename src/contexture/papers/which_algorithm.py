@@ -11,14 +11,13 @@ Trained transformers have three features, eight examples, 32 wide layers: the pa
 Shapes: x [episodes, examples, features], y [episodes, examples], queries [episodes, queries, features].
 """
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
 from contexture.claims.asked import ReadOuts, apart
 from contexture.claims.beside import each, gap
 from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context, untrained
+from contexture.claims.probing import holding, inside, probed
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.claims.running_sums import one_step, solved
@@ -26,8 +25,6 @@ from contexture.evaluation.predictors import Asked, ask
 from contexture.learners.classical.ridge import Ridge
 from contexture.models.pairs import PairsModel
 from contexture.models.updates import online_descent, online_ridge
-from contexture.probes.hidden import hidden_states
-from contexture.probes.pooled import PooledProbe
 from contexture.protocols import Pairs
 from contexture.tasks.linear_regression import LinearRegression
 
@@ -316,9 +313,6 @@ def bayes_shallow(run: Run) -> Samples:
     return from_bayes(run, each(trained(run, depth=1)), "one layer")
 
 
-States = Callable[[int, Pairs], list[Tensor]]
-
-
 def moment(drawn: Pairs) -> Tensor:
     """X'y / n of the examples before the query."""
     return torch.einsum("btd,bt->bd", drawn.x[:, :-1], drawn.y[:, :-1]) / (drawn.time - 1)
@@ -329,49 +323,10 @@ def weights(drawn: Pairs) -> Tensor:
     return Ridge(penalty=LOW**2).weights(drawn.x[:, :-1], drawn.y[:, :-1])
 
 
-def probed(run: Run, states: States, target: Callable[[Pairs], Tensor], name: str) -> Samples:
-    """The share of the target's variance that a probe leaves, at the best of the layers after the first."""
-    fitted = run.setting("prompts fitted", smoke=256, cpu=1024)
-    asked = run.setting("prompts", smoke=256, cpu=1024)
-    probe = PooledProbe(steps=run.setting("probe's steps", smoke=60, cpu=300))
-
-    def one(seed: int) -> OneSeed:
-        fit, new = (
-            run.sample(task(LOW), size, seed=seed, purpose=purpose)
-            for size, purpose in ((fitted, "probe"), (asked, "evaluate"))
-        )
-        wanted, left = target(new), []
-        spread = (wanted - wanted.mean(0)).square().mean(1)
-        for layer, (shown, h) in enumerate(zip(states(seed, fit), states(seed, new), strict=True)):
-            read = probe.fit(shown, target(fit), generator=run.generator(seed, "probe", layer))
-            left.append((read(h).double() - wanted).square().mean(1))
-        by_layer = torch.stack(left)
-        best = by_layer[1:].mean(1).argmin() + 1
-        return OneSeed(
-            values=by_layer[best],
-            per=spread,
-            errors=by_layer[best],
-            zero_errors=spread,
-            curves={name: (range(len(left)), by_layer.mean(1) / spread.mean())},
-        )
-
-    return over_seeds(run, one)
-
-
-def inside(models: Sequence[PairsModel], run: Run) -> States:
-    """The hidden vectors of each seed's model."""
-    return lambda seed, drawn: hidden_states(models[run.seeds.index(seed)], drawn)
-
-
 def begun(run: Run) -> list[PairsModel]:
     """Transformers of the same shape before training."""
     shape = task(LOW)
     return untrained(run, small_backbone(shape.num_points, depth=DEPTH), num_features=shape.num_features)
-
-
-def holding(target: Callable[[Pairs], Tensor]) -> States:
-    """Hidden vectors that are the inputs at first, and the target itself after a layer."""
-    return lambda _, drawn: [drawn.x, target(drawn).unsqueeze(1)]
 
 
 MEANT = "a quarter of its variance left is a correlation of .87; what is merely mixed at random leaves more than half"
@@ -389,19 +344,19 @@ BY_LAYER = Axes(x="layer", y="share of the variance left", rule=True)
 )
 def moments(run: Run) -> Samples:
     """After eight examples, at the best layer."""
-    return probed(run, inside(trained(run), run), moment, "trained")
+    return probed(run, task(LOW), inside(trained(run), run), moment, "trained")
 
 
 @moments.reference("the same probe on vectors that are the moments")
 def moments_reference(run: Run) -> Samples:
     """What fitting a probe costs."""
-    return probed(run, holding(moment), moment, "")
+    return probed(run, task(LOW), holding(moment), moment, "")
 
 
 @moments.control("an untrained transformer does not")
 def moments_untrained(run: Run) -> Samples:
     """The same probe on the same shape."""
-    return probed(run, inside(begun(run), run), moment, "untrained")
+    return probed(run, task(LOW), inside(begun(run), run), moment, "untrained")
 
 
 @claim(
@@ -415,16 +370,16 @@ def moments_untrained(run: Run) -> Samples:
 )
 def weight_vectors(run: Run) -> Samples:
     """The Bayesian estimate from eight examples, at the best layer."""
-    return probed(run, inside(trained(run), run), weights, "trained")
+    return probed(run, task(LOW), inside(trained(run), run), weights, "trained")
 
 
 @weight_vectors.reference("the same probe on vectors that are the weights")
 def weight_vectors_reference(run: Run) -> Samples:
     """What fitting a probe costs."""
-    return probed(run, holding(weights), weights, "")
+    return probed(run, task(LOW), holding(weights), weights, "")
 
 
 @weight_vectors.control("an untrained transformer does not")
 def weight_vectors_untrained(run: Run) -> Samples:
     """The same probe on the same shape."""
-    return probed(run, inside(begun(run), run), weights, "untrained")
+    return probed(run, task(LOW), inside(begun(run), run), weights, "untrained")
