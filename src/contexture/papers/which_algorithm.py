@@ -17,7 +17,6 @@ from torch import Tensor
 from contexture.claims.asked import ReadOuts, apart
 from contexture.claims.beside import each, gap
 from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context, untrained
-from contexture.claims.probing import holding, inside, probed
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.claims.running_sums import one_step, solved
@@ -25,6 +24,7 @@ from contexture.evaluation.predictors import Asked, ask
 from contexture.learners.classical.ridge import Ridge
 from contexture.models.pairs import PairsModel
 from contexture.models.updates import online_descent, online_ridge
+from contexture.probes.by_layer import holding, inside, probed
 from contexture.protocols import Pairs
 from contexture.tasks.linear_regression import LinearRegression
 
