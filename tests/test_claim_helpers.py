@@ -1,20 +1,31 @@
 """What papers share to measure mixers: differences of outputs, and models that are trained to recall."""
 
+from dataclasses import replace
+
 import torch
 
+from contexture.claims.asked import apart as apart_of_asked
+from contexture.claims.asked import beside, silent
 from contexture.claims.beside import excess, gap
-from contexture.claims.in_context import said_by
+from contexture.claims.in_context import configuration, said_by, small_backbone, untrained
 from contexture.claims.outputs import apart
+from contexture.claims.protocol import OneSeed, over_seeds
 from contexture.claims.recall import hits, recalled, train_recall
 from contexture.claims.run import Run
+from contexture.claims.running_sums import one_step, solved
 from contexture.claims.stacks import ahead, backbone, kept, oracles, settings, stack
 from contexture.claims.tiny_tables import green, two_sides
+from contexture.evaluation.predictors import Asked
 from contexture.learners.classical.nearest_neighbour import NearestNeighbour
 from contexture.learners.classical.ols import OLS
+from contexture.learners.classical.ridge import Ridge
 from contexture.learners.recall import InductionHead
+from contexture.models.pairs import PairsModelConfig
 from contexture.protocols import Pairs, Schema, Tokens
 from contexture.tasks.copying import Copying
+from contexture.tasks.linear_regression import LinearRegression
 from contexture.tasks.mqar import MQAR
+from contexture.training.config import TaskChoice
 
 TASK = MQAR(vocabulary=16, length=16, num_pairs=2)
 
@@ -109,6 +120,8 @@ def test_predictors_are_measured_beside_the_best_from_the_first_example_on() -> 
     assert far.per is not None
     assert far.per.tolist() == [[2.5]] * 3
     torch.testing.assert_close(far.curves["far"].y[0], torch.tensor([1.0, 4.0]).double() / 2.5)
+    alone = gap(Run(), lambda _: drawn, [ours], best, name="alone", pooled=False)
+    assert alone.curves["alone"].y[0].tolist() == [1.0, 1.0]
     costly = excess(Run(), lambda _: drawn, [ours], best, name="costly")
     # Errors of 4 and 16 over those of 1 and 4.
     assert costly.values.tolist() == [[10.0]] * 3
@@ -122,3 +135,86 @@ def test_every_seed_has_a_predictor_of_its_own() -> None:
     samples = gap(Run(), lambda _: drawn, each, lambda pairs: pairs.y)
     assert samples.values.flatten().tolist() == [1.0, 0.0, 1.0]
     assert said_by(OLS())(drawn).shape == (1, 2)
+
+
+def test_a_curve_without_a_name_is_not_drawn() -> None:
+    line = (range(2), torch.tensor([0.5, 0.25]))
+    drawn = over_seeds(Run(), lambda seed: OneSeed(values=torch.ones(1), curves={"own": line, "": line}))
+    assert list(drawn.curves) == ["own"]
+    assert drawn.curves["own"].x == (0.0, 1.0)
+
+
+def prompts() -> Asked:
+    """Two prompts of one example, with one query each."""
+    x, y = torch.tensor([[[1.0]], [[2.0]]]).double(), torch.tensor([[1.0], [4.0]]).double()
+    return Asked(x, y, torch.tensor([[[3.0]], [[1.0]]]).double(), torch.tensor([[2.0], [2.0]]).double())
+
+
+def test_a_predictor_stands_beside_another_by_errors_or_by_difference() -> None:
+    def ours(x: torch.Tensor, y: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        return queries.squeeze(2)
+
+    by_errors = beside(Run(), lambda seed: prompts(), [ours], [silent], errors=True)
+    # We say 3 and 1 where 2 and 2 is right; who is silent is wrong by 2.
+    assert by_errors.values.tolist() == [[1.0, 1.0]] * 3
+    assert by_errors.per is not None
+    assert by_errors.per.tolist() == [[4.0, 4.0]] * 3
+    by_difference = beside(Run(), lambda seed: prompts(), [silent] * 3, [ours], errors=False)
+    assert by_difference.values.tolist() == [[9.0, 1.0]] * 3
+    assert by_difference.per is not None
+    assert by_difference.per.tolist() == [[9.0, 1.0]] * 3
+    assert by_difference.errors is not None
+    assert by_difference.errors.tolist() == [[4.0, 4.0]] * 3
+
+
+def test_read_outs_are_apart_by_the_largest_relative_difference() -> None:
+    said = [torch.tensor([[1.0], [1.0]]).double(), torch.tensor([[2.0], [3.0]]).double()]
+    wanted = [torch.tensor([[1.0], [1.0]]).double(), torch.tensor([[2.0], [2.0]]).double()]
+    one = apart_of_asked(prompts(), said, wanted, "layers", first=0, competent=0)
+    assert one.values.tolist() == [0.0, 0.5]
+    places, line = one.curves["layers"]
+    assert list(places) == [0, 1]
+    assert line.tolist() == [0.0, 0.25]
+    assert one.errors is not None
+    assert one.errors.tolist() == [1.0, 1.0]
+
+
+def test_running_sums_regress_as_the_learners_do() -> None:
+    drawn = LinearRegression(num_features=2, num_points=6, noise=0.5).sample(
+        4, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(solved(0.25)(drawn), said_by(Ridge(penalty=0.25))(drawn))
+    doubled = replace(drawn, x=2 * drawn.x)
+    torch.testing.assert_close(solved(0.25, lambda x: 2 * x)(drawn), said_by(Ridge(penalty=0.25))(doubled))
+
+
+def test_one_step_is_taken_from_the_examples_before() -> None:
+    x, y = torch.tensor([[[1.0], [2.0], [3.0]]]).double(), torch.tensor([[1.0, 1.0, 5.0]]).double()
+    said = one_step(noise=1.0)(Pairs(x=x, y=y, schema=Schema.numeric(1)))
+    # x_t sum x y / (n + 1 + 1 + 1): nothing at first, then 2 * 1 / 4, then 3 * (1 + 2) / 5.
+    torch.testing.assert_close(said, torch.tensor([[0.0, 0.5, 1.8]]).double())
+
+
+def test_models_before_training_differ_by_seed() -> None:
+    backbone = small_backbone(4, mixer="linear-attention", depth=1)
+    assert (backbone.pattern, backbone.width, backbone.num_heads, backbone.max_length) == (
+        "linear-attention*1",
+        32,
+        4,
+        8,
+    )
+    first, second, again = (untrained(Run(seeds=seeds), backbone, num_features=2)[0] for seeds in SEEDS)
+    assert torch.equal(first.head.weight, again.head.weight)
+    assert not torch.equal(first.head.weight, second.head.weight)
+    assert not first.training
+
+
+SEEDS = ((0, 1, 2), (1, 2, 3), (0, 1, 2))
+
+
+def test_a_training_is_looked_at_when_it_is_done() -> None:
+    model = PairsModelConfig(num_features=2, backbone=small_backbone(4))
+    made = configuration(TaskChoice(name="linear-regression"), model, steps=40, batch=8, seed=3)
+    assert (made.steps, made.batch, made.block, made.seed) == (40, 8, 8, 3)
+    assert (made.evaluate_every, made.checkpoint_every, made.evaluation_episodes) == (40, 40, 8)
+    assert (made.schedule.shape, made.schedule.warm_up, made.schedule.hold) == ("linear", 50, 0.5)

@@ -7,7 +7,15 @@ from torch import Tensor
 from contexture.errors import InputError
 from contexture.models.constructed import debiased_step, descent
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel
-from contexture.probes.effective_weights import key_query, share_outside, target_value
+from contexture.probes.effective_weights import (
+    heads_of,
+    imbalance,
+    key_query,
+    off_identity,
+    off_target,
+    share_outside,
+    target_value,
+)
 from contexture.randomness import generator
 from contexture.tasks.gaussian_linear_regression import GaussianLinearRegression
 from contexture.training.flow import bilinear_flow
@@ -59,6 +67,24 @@ def test_the_share_outside_a_pattern() -> None:
         (2 * torch.eye(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
     )
     assert share_outside(found, torch.eye(2)).tolist() == pytest.approx([0.0, 1.0, 0.2])
+
+
+def test_two_heads_set_by_hand_are_the_pattern() -> None:
+    layer = debiased_step(2, rate=1.0).layers[0]
+    assert isinstance(layer, SelfAttention)
+    heads = heads_of(layer)
+    assert heads.scores.shape == (2, 3, 2)
+    assert heads.weights.tolist() == [0.5, 0.5]
+    assert [float(measure(heads)) for measure in (off_identity, off_target, imbalance)] == [0.0, 0.0, 0.0]
+    bent = heads._replace(
+        scores=torch.tensor([[[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]]).double(),
+        values=torch.tensor([[0.0, 3.0, 4.0], [0.0, 0.0, -2.0]]).double(),
+        weights=torch.tensor([0.25, 0.75]).double(),
+    )
+    # The first head scores at right angles to the identity and has 9/25 of its square on x; 4 - 2 of 4 + 2 are left.
+    assert float(off_identity(bent)) == 0.25
+    assert float(off_target(bent)) == pytest.approx(0.25 * 9 / 25)
+    assert float(imbalance(bent)) == pytest.approx(1 / 3)
 
 
 def test_two_heads_are_a_step_on_centred_examples() -> None:

@@ -15,6 +15,7 @@ from contexture.agents.in_context import InContextAgent
 from contexture.agents.planning import PlanningAgent
 from contexture.agents.random_agent import RandomAgent
 from contexture.agents.roll_out import roll_out
+from contexture.claims.rooms import Astray
 from contexture.cli import main
 from contexture.environments.darkroom import Darkroom
 from contexture.environments.gaussian_bandit import GaussianBandit
@@ -271,3 +272,15 @@ def test_the_shipped_recipe_fits_the_usual_room() -> None:
     config = darkroom()
     assert isinstance(config.task.build(), LearningHistories)
     assert (config.model.num_actions, config.model.num_features) == (5, 2)  # type: ignore[union-attr]
+
+
+def test_who_is_astray_foresees_of_an_action_what_its_neighbour_brings() -> None:
+    model = planner()
+    astray = Astray(model.config, generator=generator("other")).double()
+    astray.load_state_dict(model.state_dict())
+    state = model.init_state(3, device="cpu", dtype=torch.float64)
+    observation = torch.ones(3, 2, dtype=torch.float64)
+    (right, _), (wrong, _) = (one.decide(observation, state) for one in (model, astray))
+    assert torch.equal(wrong.scores, right.scores)
+    assert torch.equal(wrong.outcomes[:, 1:], right.outcomes[:, :-1])
+    assert torch.equal(wrong.outcomes[:, 0], right.outcomes[:, -1])

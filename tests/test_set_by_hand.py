@@ -9,7 +9,7 @@ from torch import Tensor
 from contexture.agents.lin_ucb import LinUCB
 from contexture.agents.linear_thompson import LinearThompson
 from contexture.agents.roll_out import roll_out, states_along
-from contexture.agents.ucb_vi import UCBVI
+from contexture.agents.ucb_vi import UCBVI, planned_values
 from contexture.environments.linear_bandit import LinearBandit
 from contexture.environments.tabular_mdp import TabularMDP
 from contexture.errors import InputError
@@ -17,7 +17,7 @@ from contexture.learners.classical.ridge import Ridge
 from contexture.models.network_descent import NetworkDescent
 from contexture.models.one_layer import CosineMap, fit, interpolate
 from contexture.models.primitives import FeedForward, Slots, add, divide, move, multiply, pieces, together
-from contexture.models.ridge_bandits import LinUCBLayers, ThompsonLayers, fractions, root_error
+from contexture.models.ridge_bandits import LinUCBLayers, ThompsonLayers, fractions, root_error, root_missed
 from contexture.models.updates import online_descent, online_ridge
 from contexture.models.value_iteration import ValueIterationLayers
 
@@ -168,6 +168,9 @@ def test_fractions_miss_the_root_by_what_theory_says() -> None:
         said = sum(weight / (at + shift) for shift, weight in fractions(count, least=1.0, largest=16.0))
         assert float((said * at.sqrt() - 1).abs().amax()) == pytest.approx(root_error(count, least=1.0, largest=16.0))
     assert root_error(2, least=1.0, largest=16.0) == pytest.approx(2 / 82)  # q = 1/3
+    assert root_missed(2, least=1.0, largest=16.0) == pytest.approx(2 / 82)
+    # Made for numbers near 1, one fraction 2 / (a + 1) is off by 2 * 4 / 17 - 1 at 16.
+    assert root_missed(1, least=1.0, largest=16.0, scaled_to=1.0) == pytest.approx(9 / 17)
 
 
 def test_layers_are_lin_ucb_and_thompson_sampling() -> None:
@@ -184,6 +187,9 @@ def test_layers_are_lin_ucb_and_thompson_sampling() -> None:
     wanted = ucb.bounds(list(states_along(ucb, played))[-1])
     torch.testing.assert_close(late, wanted, rtol=0, atol=0.5 * (longest / 2) ** 0.5 / 4000)
     assert float((early - wanted).abs().amax()) > 0.01
+    on_matrices = layers.without_tokens(x, r, arms, iterations=(5, 100))
+    for said, same in zip(on_matrices, (early, late), strict=True):
+        torch.testing.assert_close(said, same, rtol=0, atol=0.5 * (longest / 2) ** 0.5 / 4000)
     draws = normal(4, 5, 2)
     drawing = ThompsonLayers(**shape, ridge=thompson.prior, noise=bandit.noise, num_fractions=12)  # type: ignore[arg-type]
     (said,) = drawing.read_outs(x, r, every, draws, iterations=(200,))
@@ -200,3 +206,4 @@ def test_layers_plan_as_ucb_vi_at_every_step() -> None:
     said = layers.values(process.states(played.observations), played.actions, played.rewards, played.starts)
     wanted = torch.stack([state.values for state in states_along(agent, played)], 1)
     torch.testing.assert_close(said, wanted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(planned_values(agent, played), wanted, rtol=0, atol=1e-12)

@@ -7,17 +7,18 @@ The model is solved anew at the start of every episode. Rewards are taken to lie
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import Categorical
+from torch.nn.functional import one_hot
 
 from contexture.agents.base import greedy, require_family
 from contexture.environments.tabular_mdp import TabularMDP
 from contexture.errors import InputError
-from contexture.protocols import AgentCard, Environment
+from contexture.protocols import AgentCard, Environment, Trajectories
 
 
 class Model(NamedTuple):
@@ -118,3 +119,34 @@ class UCBVI:
             done=done,
             pending=torch.ones_like(state.pending),
         )
+
+
+def planned_values(agent: UCBVI, played: Trajectories) -> Float[Tensor, "worlds time horizon states actions"]:
+    """Q of the episode that every step of a history is in, for all steps at once: counts are running sums.
+
+    Step by step it is what the agent's states hold as `values`.
+    """
+    environment: Any = agent.environment
+    s, a, horizon = environment.num_states, environment.num_actions, environment.horizon
+    state = environment.states(played.observations)
+    pair = one_hot(state * a + played.actions, s * a).double()
+    after = torch.cat((one_hot(state[:, 1:], s), torch.zeros(played.batch, 1, s)), 1).double()
+    last = torch.cat((played.starts[:, 1:], torch.ones(played.batch, 1, dtype=torch.bool)), 1)
+    after = after * (~last).unsqueeze(-1)
+
+    def known(each: Tensor) -> Tensor:
+        """Sums over earlier episodes."""
+        before = each.cumsum(1) - each
+        begun = torch.arange(played.time) // horizon * horizon
+        return before[:, begun]
+
+    tries, sums = known(pair), known(pair * played.rewards.double().unsqueeze(-1))
+    visits = known(torch.einsum("btp,bts->btps", pair, after))
+    model = visits / visits.sum(-1, keepdim=True).clamp(min=1)
+    later, found = torch.zeros(*state.shape, s, dtype=torch.float64), []
+    for left in range(1, horizon + 1):
+        often = tries.clamp(min=1)
+        hoped = sums / often + (model @ later.unsqueeze(-1)).squeeze(-1) + agent.width * often.rsqrt()
+        found.append(torch.where(tries > 0, hoped.clamp(max=left), float(left)))
+        later = torch.unflatten(found[-1], -1, (s, a)).amax(-1)
+    return torch.unflatten(torch.stack(found[::-1], 2), -1, (s, a))

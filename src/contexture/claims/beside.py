@@ -28,13 +28,25 @@ def each(models: Sequence[PairsModel]) -> list[Predict]:
     return [said_by(InContext(model)) for model in models]
 
 
-def gap(run: Run, draw: Draw, said: Sequence[Predict], wanted: Predict, *, name: str = "", first: int = 1) -> Samples:
-    """The squared difference from what is wanted, relative to its square; one predictor for each seed, or for all."""
+def gap(
+    run: Run,
+    draw: Draw,
+    said: Sequence[Predict],
+    wanted: Predict,
+    *,
+    name: str = "",
+    first: int = 1,
+    pooled: bool = True,
+) -> Samples:
+    """The squared difference from what is wanted, relative to its square; one predictor for each seed, or for all.
+
+    pooled: the curve is over the mean square of all examples, since that at one may be next to nothing.
+    """
 
     def one(seed: int) -> OneSeed:
         drawn = draw(seed)
         ours, best = _of(run, seed, said)(drawn), wanted(drawn)
-        return _seed(drawn, ours, (ours - best).square(), best.square(), name=name, first=first, pooled=True)
+        return _seed(drawn, ours, (ours - best).square(), best.square(), name=name, first=first, pooled=pooled)
 
     return over_seeds(run, one)
 
@@ -56,7 +68,6 @@ def _of(run: Run, seed: int, said: Sequence[Predict]) -> Predict:
 
 
 def _seed(drawn: Pairs, ours: Tensor, values: Tensor, per: Tensor, *, name: str, first: int, pooled: bool) -> OneSeed:
-    """pooled: the curve is over the mean of `per`, which may be next to nothing at some example."""
     below = per[:, first:].mean() if pooled else per[:, first:].mean(0)
     curve = values[:, first:].mean(0) / below
     return OneSeed(
@@ -64,5 +75,5 @@ def _seed(drawn: Pairs, ours: Tensor, values: Tensor, per: Tensor, *, name: str,
         per=per[:, first:].mean(1),
         errors=(ours - drawn.y).square()[:, first:].mean(1),
         zero_errors=drawn.y.square()[:, first:].mean(1),
-        curves={name: (range(first, drawn.time), curve)} if name else {},
+        curves={name: (range(first, drawn.time), curve)},
     )

@@ -5,7 +5,7 @@
 Answers are those of a model for each seed, or of one learner in the models' place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -83,6 +83,33 @@ def accuracy(run: Run, say: Answers, *, asked: Task, shown: Task) -> Samples:
         errors = 1 - answered(run, say, seed, shown)
         return OneSeed(
             values=answered(run, say, seed, asked), errors=errors, zero_errors=torch.full_like(errors, shown.chance)
+        )
+
+    return over_seeds(run, one)
+
+
+def of_each(
+    run: Run,
+    say: Answers,
+    found: Float[Tensor, " seeds"],
+    *,
+    shown: Task,
+    per: Float[Tensor, " seeds"] | None = None,
+    curves: Callable[[int], Mapping[str, tuple[Sequence[float], Tensor]]] = lambda index: {},
+) -> Samples:
+    """A number of each seed's model, for every episode of the task it was shown, beside its errors there.
+
+    per: what the number is divided by. curves: those of a model, by its place among the seeds.
+    """
+
+    def one(seed: int) -> OneSeed:
+        index, errors = run.seeds.index(seed), 1 - answered(run, say, seed, shown)
+        return OneSeed(
+            values=found[index].expand(len(errors)),
+            per=None if per is None else per[index].expand(len(errors)),
+            errors=errors,
+            zero_errors=torch.full_like(errors, shown.chance),
+            curves=curves(index),
         )
 
     return over_seeds(run, one)

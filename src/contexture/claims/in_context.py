@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from contexture.claims.run import Run
+from contexture.models.backbone import BackboneConfig
 from contexture.models.kinds import AnyConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.models.set_mlp import SetMLP, SetMLPConfig
 from contexture.protocols import Learner, Pairs
-from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
+from contexture.training.config import ModelConfig, OptimiserConfig, TaskChoice, TrainingConfig
 from contexture.training.schedule import ScheduleConfig
 
 SMOKE_STEPS = 3
@@ -20,6 +21,28 @@ MUON = OptimiserConfig(name="muon", rate=2e-3, matrix_rate=0.02)
 
 Predict = Callable[[Pairs], Tensor]
 """What is said of every y [episodes, time] from what came before it."""
+
+
+def small_backbone(num_points: int, *, mixer: str = "softmax", depth: int = 3) -> BackboneConfig:
+    """What most claims train: layers 32 wide of four heads and a perceptron, for so many examples.
+
+    >>> small_backbone(8, depth=2).pattern
+    'softmax*2'
+    """
+    return BackboneConfig(
+        pattern=f"{mixer}*{depth}",
+        width=32,
+        num_heads=4,
+        feed_forward="relu",
+        positions="learned",
+        max_length=2 * num_points,
+    )
+
+
+def untrained(run: Run, backbone: AnyConfig, *, num_features: int) -> list[PairsModel]:
+    """A model for each seed as it is before training."""
+    config = PairsModelConfig(num_features=num_features, backbone=backbone)
+    return [PairsModel(config, generator=run.generator(seed, "untrained")).eval() for seed in run.seeds]
 
 
 def train_in_context(
@@ -71,23 +94,40 @@ def train_over_pairs(
     num_steps = SMOKE_STEPS if run.scale == "smoke" else num_steps
     told = f"Muon at {optimiser.matrix_rate:g}" if optimiser.name == "muon" else f"AdamW at {optimiser.rate:g}"
     run.settings["training"] = f"{num_steps} steps of {batch} prompts, {told}"
+    warm_up = min(warm_up, num_steps)
     configs = [
-        TrainingConfig(
-            task=task,
-            model=model,
-            optimiser=optimiser,
-            schedule=ScheduleConfig(shape="linear", warm_up=min(warm_up, num_steps), hold=0.5),
-            steps=num_steps,
-            batch=batch,
-            block=batch,
-            seed=seed + seed_offset,
-            checkpoint_every=num_steps,
-            evaluate_every=num_steps,
-            evaluation_episodes=batch,
+        configuration(
+            task, model, steps=num_steps, batch=batch, seed=seed + seed_offset, optimiser=optimiser, warm_up=warm_up
         )
         for seed in run.seeds
     ]
     return [model for model in run.train(configs) if isinstance(model, PairsModel | SetMLP)]
+
+
+def configuration(
+    task: TaskChoice,
+    model: ModelConfig,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    optimiser: OptimiserConfig = MUON,
+    warm_up: int = 50,
+) -> TrainingConfig:
+    """A training whose rate rises, stays and falls in the second half, looked at when it is done."""
+    return TrainingConfig(
+        task=task,
+        model=model,
+        optimiser=optimiser,
+        schedule=ScheduleConfig(shape="linear", warm_up=warm_up, hold=0.5),
+        steps=steps,
+        batch=batch,
+        block=batch,
+        seed=seed,
+        checkpoint_every=steps,
+        evaluate_every=steps,
+        evaluation_episodes=batch,
+    )
 
 
 def predicts(model: PairsModel | SetMLP) -> Predict:

@@ -80,7 +80,7 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OneSeed:
-    """What one seed adds to `Samples`; curves are (x, y) with y [points]."""
+    """What one seed adds to `Samples`; curves are (x, y) with y [points], and one whose name is "" is not drawn."""
 
     values: Float[Tensor, " episodes"]
     per: Float[Tensor, " episodes"] | None = None
@@ -105,6 +105,7 @@ def over_seeds(run: Run, measure: Callable[[int], OneSeed]) -> Samples:
         curves={
             name: Curve(x=tuple(map(float, x)), y=torch.stack([one.curves[name][1] for one in seeds]))
             for name, (x, _) in seeds[0].curves.items()
+            if name
         },
     )
 

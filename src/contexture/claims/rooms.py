@@ -13,6 +13,7 @@ from contexture.agents.in_context import InContextAgent
 from contexture.agents.roll_out import roll_out
 from contexture.environments.darkroom import Darkroom, Room
 from contexture.models.decisions import DecisionState
+from contexture.models.planning import Foresight, PlanningModel
 from contexture.protocols import Agent
 
 
@@ -24,6 +25,15 @@ class OneEpisode(InContextAgent):
         if bool(done.all()):
             return self.begin(len(done), generator=torch.Generator())
         return super().observe(state, action, reward, done)
+
+
+class Astray(PlanningModel):
+    """The same model, which takes what one action would bring for what another would."""
+
+    def decide(self, observation: Tensor, state: DecisionState) -> tuple[Foresight, DecisionState]:
+        """Outcomes of the next action in order."""
+        said, state = super().decide(observation, state)
+        return said._replace(outcomes=said.outcomes.roll(1, dims=-2)), state
 
 
 def in_rooms(

@@ -17,6 +17,8 @@ Two heads of softmax attention with scores +-c <x_j, x> and values +-m y_j add, 
 the debiased gradient descent of He et al. 2025, arXiv:2503.12734.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,12 +30,12 @@ def descent(
     num_features: int,
     *,
     num_steps: int,
-    rate: float,
+    rate: float | Sequence[float],
     curvature: float = 0.0,
     preconditioner: Float[Tensor, "features features"] | None = None,
     weights: str = "linear",
 ) -> SelfAttentionModel:
-    """A model in fp64 whose layers are gradient steps of the given rate; curvature is the gamma of GD++.
+    """A model in fp64 whose layers are gradient steps of the given rate, or each of its own; curvature: GD++'s gamma.
 
     >>> model = descent(1, num_steps=2, rate=0.5)
     >>> x, y = torch.ones(1, 2, 1, dtype=torch.float64), torch.tensor([[2.0, 4.0]], dtype=torch.float64)
@@ -42,9 +44,10 @@ def descent(
     """
     config = SelfAttentionConfig(num_features=num_features, num_layers=num_steps, weights=weights)
     model = SelfAttentionModel(config, generator=torch.Generator().manual_seed(0)).double()
-    for layer in model.layers:
+    rates = [rate] * num_steps if isinstance(rate, float | int) else rate
+    for layer, own in zip(model.layers, rates, strict=True):
         assert isinstance(layer, SelfAttention)
-        set_step(layer, rate=rate, curvature=curvature, preconditioner=preconditioner)
+        set_step(layer, rate=own, curvature=curvature, preconditioner=preconditioner)
     return model.eval().requires_grad_(False)
 
 

@@ -192,6 +192,30 @@ class LinUCBLayers(RidgeBandit):
         root = pieces(spread, self.width * score, knots=self.knots, values=self.knots.sqrt())
         return lambda h: root(products(h))
 
+    def without_tokens(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        r: Float[Tensor, "batch time"],
+        arms: Float[Tensor, "arms dim"],
+        *,
+        iterations: Sequence[int],
+    ) -> list[Float[Tensor, "batch arms"]]:
+        """What accelerated layers come to, by the same iterations on matrices and the root itself."""
+        second = x.mT @ x + self.ridge * torch.eye(self.dim, dtype=torch.float64)
+        targets = torch.cat((x.mT @ r.unsqueeze(-1), arms.mT.expand(len(second), -1, -1)), -1)
+        high = self.ridge + self.largest
+        root = (high / self.ridge) ** 0.5
+        momentum = (root - 1) / (root + 1)
+        u = v = torch.zeros_like(targets)
+        said = []
+        for count in range(1, max(iterations) + 1):
+            before, u = u, v - (second @ v - targets) / high
+            v = u + momentum * (u - before)
+            if count in iterations:
+                spread = torch.einsum("ad,bda->ba", arms, u[..., 1:]).clamp(min=0).sqrt()
+                said.append((arms @ u[..., :1]).squeeze(-1) + self.width * spread)
+        return said
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ThompsonLayers(RidgeBandit):
@@ -236,3 +260,14 @@ def root_error(count: int, *, least: float, largest: float) -> float:
     quarter = (largest / least) ** 0.25
     power: float = ((quarter - 1) / (quarter + 1)) ** (2 * count)
     return 2 * power / (1 + power)
+
+
+def root_missed(count: int, *, least: float, largest: float, scaled_to: float | None = None) -> float:
+    """The most by which `count` fractions miss the root, relative, over 200 numbers from `least` to `largest`.
+
+    scaled_to: the largest number that the fractions are made for, if it is another one.
+    """
+    at = torch.linspace(math.log(least), math.log(largest), 200, dtype=torch.float64).exp()
+    shifts, weights = torch.tensor(fractions(count, least=least, largest=scaled_to or largest)).double().unbind(1)
+    said = (weights / (at.unsqueeze(1) + shifts)).sum(1)
+    return float((said * at.sqrt() - 1).abs().amax())

@@ -14,24 +14,30 @@ Labels are asked for at every item, where the paper asks for the last. Shapes: x
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from contexture.claims.classification import Answers, accuracy, answered, configurations, right
+from contexture.claims.classification import accuracy, answered, configurations, of_each
+from contexture.claims.nested_flows import CONTEXT, LABELS, earlier, sharpness
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.claims.watched import Watched, watch
-from contexture.models.backbone import BackboneConfig
 from contexture.models.induction import InductionModel, InductionModelConfig
-from contexture.models.nested_logits import nested_flow
-from contexture.models.pairs import PairsModel, PairsModelConfig
-from contexture.probes.attention import attention_weights
-from contexture.probes.induction_head import induction_strength, to_own_item
+from contexture.probes.bursts import (
+    NEW,
+    ONE_LAYER,
+    STEPS,
+    TASK,
+    TWO_LAYERS,
+    abruptly,
+    absent,
+    head,
+    of_new,
+    precedes,
+    trained,
+)
 from contexture.randomness import generator
 from contexture.tasks.bursty_classification import BurstyClassification
-from contexture.tasks.draws import uniform
 
 PAPER = Paper(
     key="abrupt-icl",
@@ -42,89 +48,11 @@ PAPER = Paper(
     uses=("bursty-classification", "softmax", "known-classes", "nearest-neighbour"),
 )
 
-TASK = BurstyClassification(num_classes=2048, num_labels=32, burst=2)
 FEW = replace(TASK, num_classes=512)
 ONCE = replace(TASK, burst=1)
 SKEWED = replace(TASK, skew=1.0)
-NEW = replace(TASK, fresh=True)
-EVERY, STEPS = 40, 1200
-LOOKED_AT = 500
-TWO_LAYERS, ONE_LAYER = "softmax+none softmax", "softmax"
 OVER_STEPS = Axes(x="training steps", y="share")
 MOST = "half: more of the answers come from there than from anywhere else"
-
-
-def absent(task: BurstyClassification) -> BurstyClassification:
-    """The task's classes, each item's drawn by itself: its context has hardly anything to say of it."""
-    return replace(task, burst=0)
-
-
-def transformer(pattern: str) -> PairsModelConfig:
-    """Attention of one head a layer, and a perceptron in the last."""
-    backbone = BackboneConfig(
-        pattern=pattern,
-        width=32,
-        num_heads=1,
-        positions="learned",
-        max_length=2 * TASK.num_points,
-        settings={"softmax": {"positions": "none"}},
-    )
-    return PairsModelConfig(num_features=TASK.num_features, num_classes=TASK.num_labels, backbone=backbone)
-
-
-def look(models: list[PairsModel]) -> dict[str, Tensor]:
-    """Accuracies and the parts of an induction head, on the same episodes at every mark."""
-    new, known = (task.sample(LOOKED_AT, generator=generator("look", task.fresh)) for task in (NEW, absent(TASK)))
-    heads = [attention_weights(model, new) for model in models]
-    found = {
-        "context": [right(model, new).mean() for model in models],
-        "weights": [right(model, known).mean() for model in models],
-        "joined": [to_own_item(layers[0]).mean() for layers in heads],
-        "matching": [induction_strength(layers[-1], new.latents["classes"]).mean() for layers in heads],
-    }
-    return {name: torch.stack(values) for name, values in found.items()}
-
-
-def trained(run: Run, task: BurstyClassification, *, pattern: str = TWO_LAYERS) -> Watched[PairsModel]:
-    """A transformer for each seed, watched."""
-    every = run.setting("steps between marks", smoke=3, cpu=EVERY)
-    made = configurations(run, task, transformer(pattern), num_steps=STEPS, rate=2e-3)
-    return watch(run, made, kind=PairsModel, every=every, look=look)
-
-
-def curve(found: Watched[PairsModel], seed: int, **names: str) -> dict[str, tuple[Sequence[float], Tensor]]:
-    """What was seen of one member, under names for the figure."""
-    return {label.replace("_", " "): (found.steps, found.seen[name][seed]) for label, name in names.items()}
-
-
-def of_new(run: Run, say: Answers, seed: int) -> Tensor:
-    """Whether labels of new classes are found in the context."""
-    return answered(run, say, seed, NEW)
-
-
-def rise(found: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
-    """The largest rise of each curve within a sixth of the training, [seeds, 1]."""
-    span = max(1, (len(steps) - 1) // 6)
-    curves = torch.stack(list(found)).double()
-    return (curves[:, span:] - curves[:, :-span]).amax(1, keepdim=True)
-
-
-def abruptly(run: Run, *, pattern: str, name: str) -> Samples:
-    """The largest rise of the accuracy on new classes within a sixth of the training."""
-    found = trained(run, TASK, pattern=pattern)
-    rises = rise(found.seen["context"].unbind(), found.steps)
-
-    def one(seed: int) -> OneSeed:
-        index = run.seeds.index(seed)
-        errors = 1 - answered(run, found.models, seed, TASK)
-        return OneSeed(
-            values=rises[index].expand(len(errors)),
-            errors=errors,
-            zero_errors=torch.full_like(errors, TASK.chance),
-            curves={name: (found.steps, found.seen["context"][index])},
-        )
-
-    return over_seeds(run, one)
 
 
 @claim(
@@ -160,32 +88,6 @@ def abrupt_one_layer(run: Run) -> Samples:
 
 
 TASK_ORACLE = NEW.oracle()
-
-
-def head(run: Run, task: BurstyClassification, *, figure: bool = False) -> Samples:
-    """The induction strength of the last layer on new classes."""
-    found = trained(run, task)
-
-    def one(seed: int) -> OneSeed:
-        model = found.models[run.seeds.index(seed)]
-        drawn = run.sample(NEW, run.setting("episodes", smoke=512, cpu=1024), seed=seed)
-        strength = induction_strength(attention_weights(model, drawn)[-1], drawn.latents["classes"])
-        errors = 1 - answered(run, found.models, seed, task)
-        lines = curve(
-            found,
-            run.seeds.index(seed),
-            first_layer_joins_labels_to_items="joined",
-            second_layer_finds_matching_labels="matching",
-            accuracy_on_new_classes="context",
-        )
-        return OneSeed(
-            values=strength.mean(1).double(),
-            errors=errors,
-            zero_errors=torch.full_like(errors, task.chance),
-            curves=lines if figure else {},
-        )
-
-    return over_seeds(run, one)
 
 
 @claim(
@@ -226,24 +128,6 @@ TWO = InductionModelConfig(num_features=TASK.num_features, num_classes=TASK.num_
 def induction_head_few(run: Run) -> Samples:
     """Classes that are soon known by heart."""
     return head(run, FEW)
-
-
-def precedes(run: Run, name: str, level: float) -> Samples:
-    """When a measure reaches a level, per when accuracy on new classes has gone a fifth of its way."""
-    found = trained(run, TASK)
-    when, icl = found.first(name, level), found.first("context", 0.4).clamp(max=found.steps[-1])
-
-    def one(seed: int) -> OneSeed:
-        index = run.seeds.index(seed)
-        errors = 1 - answered(run, found.models, seed, TASK)
-        return OneSeed(
-            values=when[index].expand(len(errors)),
-            per=icl[index].expand(len(errors)).clamp(min=1),
-            errors=errors,
-            zero_errors=torch.full_like(errors, TASK.chance),
-        )
-
-    return over_seeds(run, one)
 
 
 @claim(
@@ -354,19 +238,14 @@ def bursts_once(run: Run) -> Samples:
 
 def in_both(run: Run, task: BurstyClassification, *, known: bool = False) -> Samples:
     """The smaller of two accuracies: on new classes from the context, and on known ones from the weights."""
-    rare = absent(task)
+    rare, models = absent(task), trained(run, task).models
 
-    def one(seed: int) -> OneSeed:
-        models = trained(run, task).models
+    def smaller(seed: int) -> Tensor:
         new = answered(run, TASK_ORACLE if known else models, seed, NEW)
         old = answered(run, rare.oracle() if known else models, seed, rare)
-        errors = 1 - answered(run, models, seed, task)
-        smaller = torch.minimum(new.mean(), old.mean())
-        return OneSeed(
-            values=smaller.expand(len(errors)), errors=errors, zero_errors=torch.full_like(errors, task.chance)
-        )
+        return torch.minimum(new.mean(), old.mean())
 
-    return over_seeds(run, one)
+    return of_each(run, models, run.each(smaller), shown=task)
 
 
 @claim(
@@ -504,46 +383,6 @@ def two_parameters_apart(run: Run) -> Samples:
     return depends(run, {name: two_parameters_on(run, task, joins=False) for name, task in DATA.items()})
 
 
-CONTEXT, LABELS = 8, 32
-FLOW_RATE, FLOW_STEPS, FLOWS = 0.5, 600, 64
-
-
-@cache
-def flow(seed: int, *, labels: int = LABELS, alone: bool = False, ahead: float = 0.0) -> Tensor:
-    """The reduced model from small numbers, g `ahead` of the others."""
-    start = uniform(FLOWS, 3, high=0.2, generator=generator("claim", seed, "flow"))
-    start[:, 2] += ahead
-    return nested_flow(start, num_items=CONTEXT, num_labels=labels, rate=FLOW_RATE, steps=FLOW_STEPS, alone=alone)
-
-
-def reaches(curves: Tensor, level: float) -> Tensor:
-    """The first step at which each run reaches a level; the number of steps where it never does."""
-    reached = curves >= level
-    first = reached.int().argmax(1)
-    return torch.where(reached.any(1), first, curves.shape[1]).double()
-
-
-def sharpness(run: Run, *, alone: bool, known: bool = False) -> Samples:
-    """The time that the right label's probability takes from 0.3 to 0.9, per the time until then."""
-
-    def one(seed: int) -> OneSeed:
-        seen = flow(seed, alone=alone)
-        said = seen[:, :, 2]
-        start, end = reaches(said, 0.3), reaches(said, 0.9)
-        drawn = range(0, 150, 3)
-        chain = {"joined to its item": 0, "found by the query": 1, "said, by the chain": 2}
-        names = {"said, by a logit alone": 2} if alone else chain
-        return OneSeed(
-            values=torch.zeros_like(end) if known else end - start,
-            per=end,
-            errors=1 - said[:, -1],
-            zero_errors=torch.full_like(end, 1 - 1 / LABELS),
-            curves={} if known else {name: (drawn, seen[:, list(drawn), i].mean(0)) for name, i in names.items()},
-        )
-
-    return over_seeds(run, one)
-
-
 @claim(
     "Three logits, each of use only once the one inside it has grown, are enough for an abrupt rise.",
     threshold=0.4,
@@ -567,22 +406,6 @@ def nested_step(run: Run) -> Samples:
 def nested_not(run: Run) -> Samples:
     """The same loss and rate, without the chain."""
     return sharpness(run, alone=True)
-
-
-def earlier(run: Run, *, labels: int, ahead: float = 0.0) -> Samples:
-    """When the query finds the right label, per when it does with no labels but those of the context."""
-
-    def one(seed: int) -> OneSeed:
-        own, plain = flow(seed, labels=labels, ahead=ahead), flow(seed, labels=CONTEXT)
-        end = own[:, -1, 2]
-        return OneSeed(
-            values=reaches(own[:, :, 1], 0.5),
-            per=reaches(plain[:, :, 1], 0.5),
-            errors=1 - end,
-            zero_errors=torch.full_like(end, 1 - 1 / labels),
-        )
-
-    return over_seeds(run, one)
 
 
 @claim(

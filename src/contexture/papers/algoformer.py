@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contexture.claims.asked import apart
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import Asked, best_first_rate, difference
+from contexture.evaluation.predictors import Asked, best_first_rate
 from contexture.leaves.linear import Linear
 from contexture.models.constructed import set_step
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel
@@ -153,15 +154,7 @@ def mirrors(run: Run, learner: Learner, name: str) -> Samples:
 
     def one(seed: int) -> OneSeed:
         drawn = problem(run, seed)
-        p, said = drawn.asked, learner(drawn)
-        parts = [difference(ours, theirs) for ours, theirs in zip(said, descent(drawn), strict=True)]
-        gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-        return OneSeed(
-            values=gaps.amax(0),
-            errors=(said[-1] - p.targets).square().mean(1),
-            zero_errors=p.targets.square().mean(1),
-            curves={name: (range(1, LOOPS + 1), gaps.mean(1))},
-        )
+        return apart(drawn.asked, learner(drawn), descent(drawn), name)
 
     return over_seeds(run, one)
 
@@ -210,7 +203,7 @@ def solves(run: Run, learner: Learner, name: str) -> Samples:
         said, targets = learner(drawn), drawn.asked.targets
         zero = targets.square().mean(1)
         errors = torch.stack([(part - targets).square().mean(1) for part in said])
-        curves = {name: (range(1, len(said) + 1), errors.mean(1) / zero.mean())} if name else {}
+        curves = {name: (range(1, len(said) + 1), errors.mean(1) / zero.mean())}
         return OneSeed(values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves=curves)
 
     return over_seeds(run, one)
@@ -292,7 +285,7 @@ def beside_least_squares(run: Run, *, noise: float, ridge: bool = False, name: s
             per=exact,
             errors=errors,
             zero_errors=targets.square().mean(1),
-            curves={name: (range(1, LOOPS + 1), curve)} if name else {},
+            curves={name: (range(1, LOOPS + 1), curve)},
         )
 
     return over_seeds(run, one)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from contexture.claims.outputs import apart
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
@@ -43,12 +44,6 @@ PAPER = Paper(
 
 DIM = 8
 FEATURES = num_features(DIM)
-
-
-def unit(x: Tensor) -> Tensor:
-    """Vectors of length one."""
-    scaled: Tensor = x / x.norm(dim=-1, keepdim=True)
-    return scaled
 
 
 def monomials(x: Tensor) -> Tensor:
@@ -163,7 +158,7 @@ def alike(run: Run, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
     episodes = run.setting("episodes", smoke=32, cpu=256)
     generator = run.generator(seed, purpose)
     k = normal(episodes, TIME, SIZE, generator=generator) + normal(episodes, 1, SIZE, generator=generator)
-    return unit(k), normal(episodes, TIME, SIZE, generator=generator)
+    return normalize(k, dim=-1), normal(episodes, TIME, SIZE, generator=generator)
 
 
 def after_a_pass(k: Tensor, v: Tensor, *, window: int, rate: float) -> Tensor:
@@ -314,7 +309,7 @@ def attending(run: Run, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Unit queries and keys, values around one: [episodes, time, dim] each."""
     episodes = run.setting("episodes", smoke=32, cpu=256)
     q, k, v = normal(3, episodes, TIME, DIM, generator=run.generator(seed, "tokens"))
-    return unit(q), unit(k), 1 + v
+    return normalize(q, dim=-1), normalize(k, dim=-1), 1 + v
 
 
 def average(weights: Tensor, v: Tensor) -> Tensor:

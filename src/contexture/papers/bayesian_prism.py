@@ -13,18 +13,18 @@ Shapes: x [episodes, time, features], y [episodes, time]; energies [episodes, fr
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from contexture.claims.beside import each, gap
-from contexture.claims.in_context import Predict, said_by, train_in_context
+from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
+from contexture.claims.running_sums import solved
 from contexture.learners.in_context import InContext
-from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel
 from contexture.protocols import Learner, Pairs, Task
 from contexture.tasks.fourier_series import FourierSeries
@@ -72,14 +72,7 @@ def trained(run: Run, task: Task, settings: dict[str, Any], *, depth: int = 3) -
     fourier = task.card.name not in (LINEAR.card.name, TWO_CENTRES.card.name)
     return train_in_context(
         run,
-        BackboneConfig(
-            pattern=f"softmax*{depth}",
-            width=32,
-            num_heads=4,
-            feed_forward="relu",
-            positions="learned",
-            max_length=2 * (12 if fourier else 8),
-        ),
+        small_backbone(12 if fourier else 8, depth=depth),
         task=task.card.name,
         settings=settings,
         num_features=1 if fourier else 2,
@@ -96,19 +89,6 @@ def near(run: Run, said: Sequence[Predict], task: Task, name: str = "") -> Sampl
 def columns(x: Tensor) -> Tensor:
     """The Fourier columns of one input."""
     return FOURIER.features(x)
-
-
-def solved(features: Callable[[Tensor], Tensor] = lambda x: x) -> Predict:
-    """Ridge regression on features of x, from running sums."""
-
-    def say(drawn: Pairs) -> Tensor:
-        x, y = features(drawn.x), drawn.y.unsqueeze(-1)
-        second = (x.unsqueeze(-1) * x.unsqueeze(-2)).cumsum(1) + NOISE**2 * torch.eye(x.shape[2], dtype=x.dtype)
-        weights = torch.linalg.solve(second, (x * y).cumsum(1).unsqueeze(-1)).squeeze(-1)
-        before = torch.cat((torch.zeros_like(weights[:, :1]), weights[:, :-1]), 1)
-        return (x * before).sum(-1)
-
-    return say
 
 
 def around_centres(drawn: Pairs) -> Tensor:
@@ -147,7 +127,7 @@ def linear(run: Run) -> Samples:
 @linear.reference("ridge regression from running sums")
 def linear_sums(run: Run) -> Samples:
     """The posterior mean, computed otherwise."""
-    return near(run, [solved()], LINEAR)
+    return near(run, [solved(NOISE**2)], LINEAR)
 
 
 @linear.control("the same transformer does not, if it was trained on functions around two centres")
@@ -174,7 +154,7 @@ def nonlinear(run: Run) -> Samples:
 @nonlinear.reference("ridge regression on the Fourier columns, from running sums")
 def nonlinear_sums(run: Run) -> Samples:
     """The posterior mean, computed otherwise."""
-    return near(run, [solved(columns)], FOURIER)
+    return near(run, [solved(NOISE**2, columns)], FOURIER)
 
 
 @nonlinear.control("a single layer, trained alike, does not")

@@ -12,24 +12,30 @@ that per example the regret is at most (log M) / T. Settings are ours.
 Shapes: x [episodes, T, features], y [episodes, T], queries [episodes, queries, features]; concepts [M, features].
 """
 
-import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contexture.claims.asked import apart
+from contexture.claims.beside import each, gap
+from contexture.claims.in_context import Predict, said_by
+from contexture.claims.pretraining import pretraining_error
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
+from contexture.claims.regret import regret
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Asked, Predictor, ask, difference, linear_predictor
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.learners.classical.discrete_posterior import DiscretePosterior
-from contexture.learners.in_context import InContext
 from contexture.models.backbone import BackboneConfig
-from contexture.models.constructed import set_step
+from contexture.models.concept_attention import over_concepts, over_examples, quadratic
+from contexture.models.constructed import descent
 from contexture.models.pairs import PairsModel, PairsModelConfig
-from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel, softmax_weights
-from contexture.protocols import Learner
-from contexture.tasks.draws import integers, normal
+from contexture.models.self_attention import SelfAttentionModel, softmax_weights
+from contexture.tasks.draws import normal
 from contexture.tasks.finite_linear_regression import FiniteLinearRegression
 from contexture.tasks.linear_regression import LinearRegression
 from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
@@ -50,17 +56,10 @@ PAPER = Paper(
 
 NUM_FEATURES, NOISE = 4, 0.5
 CONCEPTS = FiniteLinearRegression(num_features=NUM_FEATURES, num_points=9, noise=NOISE, num_tasks=16)
+MANY_EXAMPLES = replace(CONCEPTS, num_points=256)
 ROUNDING = "both sides are sums of some hundred products in double precision, which agree to about 1e-14"
 
-
-def over_concepts(x: Tensor, y: Tensor, queries: Tensor, *, lengths: bool = True) -> Tensor:
-    """Softmax attention from the prompt to the concepts; without `lengths` the keys are w_m alone."""
-    w = CONCEPTS.weights
-    squares = (w[:, :, None] * w[:, None]).flatten(1) / -2 * lengths
-    keys = torch.cat((w, squares), 1)
-    read = torch.cat(((x.mT @ y.unsqueeze(2)).squeeze(2), (x.mT @ x).flatten(1)), 1) / NOISE**2
-    shares = softmax_weights((read @ keys.mT)[:, None, None])
-    return (shares[:, 0] @ (w @ queries.mT)).squeeze(1)
+by_attention = partial(over_concepts, concepts=CONCEPTS.weights, noise=NOISE)
 
 
 def posterior(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
@@ -76,15 +75,12 @@ def by_products(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
     return (shares.unsqueeze(1) @ (CONCEPTS.weights @ queries.mT)).squeeze(1)
 
 
-def apart(run: Run, said: Predictor, wanted: Predictor, asked: list[Asked]) -> Samples:
+def follows(run: Run, said: Predictor, wanted: Predictor, asked: list[Asked]) -> Samples:
     """Relative differences between two predictors."""
 
     def one(seed: int) -> OneSeed:
         p = asked[run.seeds.index(seed)]
-        ours = said(p.x, p.y, p.queries)
-        distance, size = difference(ours, wanted(p.x, p.y, p.queries))
-        errors, zero = difference(ours, p.targets)[0], p.targets.square().mean(1)
-        return OneSeed(values=(distance / size.mean()).sqrt(), errors=errors, zero_errors=zero)
+        return apart(p, [said(p.x, p.y, p.queries)], [wanted(p.x, p.y, p.queries)])
 
     return over_seeds(run, one)
 
@@ -103,49 +99,33 @@ def concept_prompts(run: Run) -> list[Asked]:
 )
 def averaging(run: Run) -> Samples:
     """Keys and values of sixteen concepts, set by hand."""
-    return apart(run, over_concepts, posterior, concept_prompts(run))
+    return follows(run, by_attention, posterior, concept_prompts(run))
 
 
 @averaging.reference("the average from the product of all densities")
 def averaging_by_products(run: Run) -> Samples:
     """Bayes' rule as it stands."""
-    return apart(run, by_products, posterior, concept_prompts(run))
+    return follows(run, by_products, posterior, concept_prompts(run))
 
 
 @averaging.control("with keys that leave out how large a concept's answers are, it is not")
 def averaging_without_lengths(run: Run) -> Samples:
     """The same attention with keys w_m."""
-    return apart(run, lambda x, y, q: over_concepts(x, y, q, lengths=False), posterior, concept_prompts(run))
-
-
-def features(x: Tensor) -> Tensor:
-    """f(x): all products of up to two coordinates, scaled so that <f(a), f(b)> = (1 + <a, b>)^2."""
-    one = F.pad(x, (1, 0), value=1.0)
-    return (one[..., :, None] * one[..., None, :]).flatten(-2)
-
-
-def by_kernel(x: Tensor, y: Tensor, queries: Tensor, *, normalised: bool = False) -> Tensor:
-    """Kernel attention whose weights are set right by the keys' own kernel; or only made to sum to one."""
-    scores = (1 + queries @ x.mT).square()
-    if normalised:
-        return (scores / scores.sum(2, keepdim=True) @ y.unsqueeze(2)).squeeze(2)
-    inner = (1 + x @ x.mT).square() + NOISE**2 * torch.eye(x.shape[1], dtype=x.dtype)
-    said: Tensor = (scores @ torch.linalg.solve(inner, y.unsqueeze(2))).squeeze(2)
-    return said
+    return follows(run, partial(by_attention, lengths=False), posterior, concept_prompts(run))
 
 
 def by_weights(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
     """The posterior mean over the weights of the features."""
     ridge = BayesRidge(prior_variance=1.0, noise_variance=NOISE**2)
-    return linear_predictor(ridge)(features(x), y, features(queries))
+    return linear_predictor(ridge)(quadratic(x), y, quadratic(queries))
 
 
 def by_normal_equations(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
     """The same mean from the normal equations."""
-    shown = features(x)
+    shown = quadratic(x)
     second = shown.mT @ shown + NOISE**2 * torch.eye(shown.shape[2], dtype=x.dtype)
     weights: Tensor = torch.linalg.solve(second, shown.mT @ y.unsqueeze(2))
-    return (features(queries) @ weights).squeeze(2)
+    return (quadratic(queries) @ weights).squeeze(2)
 
 
 def curved_prompts(run: Run) -> list[Asked]:
@@ -156,7 +136,7 @@ def curved_prompts(run: Run) -> list[Asked]:
         generator = run.generator(seed, "evaluate")
         x = normal(episodes, 33, NUM_FEATURES, generator=generator)
         weights = normal(episodes, (NUM_FEATURES + 1) ** 2, 1, generator=generator)
-        y = (features(x) @ weights).squeeze(2) + NOISE * normal(episodes, 33, generator=generator)
+        y = (quadratic(x) @ weights).squeeze(2) + NOISE * normal(episodes, 33, generator=generator)
         return Asked(x[:, :-1], y[:, :-1], x[:, -1:], y[:, -1:])
 
     return [draw(seed) for seed in run.seeds]
@@ -170,19 +150,19 @@ def curved_prompts(run: Run) -> list[Asked]:
 )
 def kernel(run: Run) -> Samples:
     """Quadratic functions in four dimensions."""
-    return apart(run, by_kernel, by_weights, curved_prompts(run))
+    return follows(run, partial(over_examples, noise=NOISE), by_weights, curved_prompts(run))
 
 
 @kernel.reference("the posterior mean from the normal equations")
 def kernel_by_equations(run: Run) -> Samples:
     """No kernel."""
-    return apart(run, by_normal_equations, by_weights, curved_prompts(run))
+    return follows(run, by_normal_equations, by_weights, curved_prompts(run))
 
 
 @kernel.control("with weights that are only made to sum to one it is not")
 def kernel_normalised(run: Run) -> Samples:
     """The same kernel without the keys' own."""
-    return apart(run, lambda x, y, q: by_kernel(x, y, q, normalised=True), by_weights, curved_prompts(run))
+    return follows(run, partial(over_examples, noise=NOISE, normalised=True), by_weights, curved_prompts(run))
 
 
 SHARPNESS, SHARP = 2.0, 200.0
@@ -247,55 +227,6 @@ def softmax_limit_sharp(run: Run) -> Samples:
     return turned(run, sharpness=SHARP, name="one hundred times as sharp")
 
 
-SHORT_RUN, LONG_RUN = 16, 256
-WINDOW = 4
-
-
-def log_likelihoods(x: Tensor, y: Tensor) -> Tensor:
-    """log p(y_t | x_t) under every concept, [episodes, time, M]."""
-    misfit = (y.unsqueeze(2) - x @ CONCEPTS.weights.mT).square() / NOISE**2
-    return -(misfit + math.log(2 * math.pi * NOISE**2)) / 2
-
-
-def log_density(each: Tensor, *, window: int) -> Tensor:
-    """log p(y_t | the last `window` examples before t) of the average, [episodes, time]."""
-    before = F.pad(each.cumsum(1), (0, 0, 1, 0))
-    start = (torch.arange(each.shape[1]) - window).clamp_min(0)
-    seen = before[:, :-1] - before[:, start]
-    return (seen.log_softmax(2) + each).logsumexp(2)
-
-
-def regret(run: Run, *, window: int = LONG_RUN, bound: bool = False, name: str) -> Samples:
-    """The mean regret per example after 256 examples, per that after 16.
-
-    It is the log-loss above that of the concept that is best in hindsight. bound: (log M) / T in the learner's place.
-    """
-    episodes = run.setting("episodes", smoke=256, cpu=4096)
-    task = FiniteLinearRegression(num_features=NUM_FEATURES, num_points=LONG_RUN, noise=NOISE, num_tasks=16)
-    times = tuple(2**k for k in range(2, 9))
-
-    def one(seed: int) -> OneSeed:
-        pairs = run.sample(task, episodes, seed=seed)
-        each = log_likelihoods(pairs.x, pairs.y)
-        best = each.cumsum(1).amax(2)
-        lost = best - log_density(each, window=window).cumsum(1)
-        if bound:
-            lost = torch.full_like(lost, math.log(task.num_tasks))
-        after = {time: lost[:, time - 1] / time for time in times}
-        weights = task.weights[pairs.latents["component"]]
-        say = DiscretePosterior(task.weights, noise_variance=NOISE**2).prefix_weights
-        kept = say(pairs.x[:, -window - 1 : -1], pairs.y[:, -window - 1 : -1])[:, -1]
-        return OneSeed(
-            values=after[LONG_RUN],
-            per=after[SHORT_RUN],
-            errors=(kept - weights).square().sum(1),
-            zero_errors=weights.square().sum(1),
-            curves={name: (times, torch.stack([value.mean() for value in after.values()]))},
-        )
-
-    return over_seeds(run, one)
-
-
 @claim(
     "The regret of the average per example falls like one over the number of examples.",
     threshold=0.1,
@@ -305,33 +236,28 @@ def regret(run: Run, *, window: int = LONG_RUN, bound: bool = False, name: str) 
 )
 def vanishing_regret(run: Run) -> Samples:
     """The posterior over sixteen concepts."""
-    return regret(run, name="average over all examples")
+    return regret(run, MANY_EXAMPLES, name="average over all examples")
 
 
 @vanishing_regret.reference("the bound itself, (log M) / T")
 def vanishing_regret_bound(run: Run) -> Samples:
     """Nothing is learned."""
-    return regret(run, bound=True, name="(log M) / T")
+    return regret(run, MANY_EXAMPLES, bound=True, name="(log M) / T")
 
 
 @vanishing_regret.control("an average by the posterior of the last four examples has regret for ever")
 def vanishing_regret_forgetful(run: Run) -> Samples:
     """The same concepts and examples, most of them forgotten."""
-    return regret(run, window=WINDOW, name="average by the last four examples")
+    return regret(run, MANY_EXAMPLES, window=4, name="average by the last four examples")
 
 
 DEPTH, HALF = 32, 16
 STEP = 0.5
 
 
-def stack(rates: list[float]) -> SelfAttentionModel:
+def built(rates: list[float]) -> SelfAttentionModel:
     """Layers of linear self-attention, each one gradient step at its own rate."""
-    config = SelfAttentionConfig(num_features=NUM_FEATURES, num_layers=len(rates))
-    model = SelfAttentionModel(config, generator=torch.Generator().manual_seed(0)).double()
-    for layer, rate in zip(model.layers, rates, strict=True):
-        assert isinstance(layer, SelfAttention)
-        set_step(layer, rate=rate)
-    return model.eval().requires_grad_(False)
+    return descent(NUM_FEATURES, num_steps=len(rates), rate=rates)
 
 
 def filtered(x: Tensor, y: Tensor, queries: Tensor) -> list[Tensor]:
@@ -358,7 +284,7 @@ def approach(run: Run, *, rates: list[float] | None, name: str) -> Samples:
         wanted = linear_predictor(BayesRidge(noise_variance=NOISE**2))(p.x, p.y, p.queries)
         prior = NOISE * torch.eye(NUM_FEATURES, dtype=p.x.dtype).expand(episodes, -1, -1)
         x, y = torch.cat((p.x, prior), 1), F.pad(p.y, (0, NUM_FEATURES))
-        said = filtered(x, y, p.queries) if rates is None else stack(rates).read_outs(x, y, p.queries)
+        said = filtered(x, y, p.queries) if rates is None else built(rates).read_outs(x, y, p.queries)
         shares = torch.stack([torch.divide(*difference(ours, wanted)) for ours in said])
         return OneSeed(
             values=shares[DEPTH - 1].log(),
@@ -396,61 +322,6 @@ def exponential_depth_shrinking(run: Run) -> Samples:
     return approach(run, rates=[STEP / layer for layer in range(1, DEPTH + 1)], name="steps like 1/l")
 
 
-FEW, MANY = 256, 4096
-EXAMPLES = 8
-
-
-def pretraining_error(run: Run, *, pool: int = 0, exact: bool = False, name: str) -> Samples:
-    """The total variation between a layer pretrained on 4,096 prompts and the best one, per that for 256 prompts.
-
-    The layer predicts q' G X'y / n with noise of variance s^2 and is fitted by least squares. pool: all prompts are of
-    so many tasks. exact: the law of 1/sqrt(prompts) itself, with a draw in place of the pretrained layer's error.
-    """
-    runs = run.setting("runs of pretraining", smoke=32, cpu=96)
-    asked = 256
-    best = 1 / (1 + 1 / EXAMPLES + (NUM_FEATURES + NOISE**2) / EXAMPLES)
-
-    def draw(count: int, generator: torch.Generator, known: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        x = normal(runs, count, EXAMPLES + 1, NUM_FEATURES, generator=generator)
-        w = normal(runs, count, NUM_FEATURES, 1, generator=generator)
-        if known is not None:
-            chosen = integers(runs, count, below=known.shape[1], generator=generator)
-            w = known.gather(1, chosen.unsqueeze(2).expand(-1, -1, NUM_FEATURES)).unsqueeze(3)
-        y = (x @ w).squeeze(3) + NOISE * normal(runs, count, EXAMPLES + 1, generator=generator)
-        h = (x[:, :, :-1].mT @ y[:, :, :-1, None]).squeeze(3) / EXAMPLES
-        return x[:, :, -1], h, y[:, :, -1]
-
-    def one(seed: int) -> OneSeed:
-        generator = run.generator(seed, "pretrain")
-        known = normal(runs, pool, NUM_FEATURES, generator=generator) if pool else None
-        query, moment, target = draw(asked, run.generator(seed, "evaluate"), None)
-        wanted = best * (query * moment).sum(2)
-
-        def pretrained(count: int) -> Tensor:
-            if exact:
-                error = normal(runs, NUM_FEATURES, NUM_FEATURES, generator=run.generator(seed, "error"))
-                matrix = best * torch.eye(NUM_FEATURES, dtype=error.dtype) + error / count**0.5
-            else:
-                q, h, y = draw(count, generator, known)
-                products = (q[:, :, :, None] * h[:, :, None]).flatten(2)
-                matrix = torch.linalg.lstsq(products, y.unsqueeze(2)).solution.view(runs, NUM_FEATURES, NUM_FEATURES)
-            return torch.einsum("rqa,rab,rqb->rq", query, matrix, moment)
-
-        counts = [FEW * 4**k for k in range(3)]
-        said = {count: pretrained(count) for count in counts}
-        # Two normal laws of variance s^2 whose means differ by g are erf(g / (s sqrt 8)) apart.
-        apart = {count: ((ours - wanted).abs() / (NOISE * 8**0.5)).erf().mean(1) for count, ours in said.items()}
-        return OneSeed(
-            values=apart[MANY],
-            per=apart[FEW],
-            errors=(said[MANY] - target).square().mean(1),
-            zero_errors=target.square().mean(1),
-            curves={name: (counts, torch.stack([value.mean() for value in apart.values()]))},
-        )
-
-    return over_seeds(run, one)
-
-
 @claim(
     "The error of pretraining falls with the number of pretraining tokens, about like one over its root.",
     threshold=0.35,
@@ -461,26 +332,27 @@ def pretraining_error(run: Run, *, pool: int = 0, exact: bool = False, name: str
 )
 def pretraining_tokens(run: Run) -> Samples:
     """Every prompt of a task of its own."""
-    return pretraining_error(run, name="new tasks")
+    return pretraining_error(run, num_features=NUM_FEATURES, noise=NOISE, name="new tasks")
 
 
 @pretraining_tokens.reference("the law of one over the root itself")
 def pretraining_tokens_law(run: Run) -> Samples:
     """An error of normal entries that shrinks by the law."""
-    return pretraining_error(run, exact=True, name="one over the root")
+    return pretraining_error(run, num_features=NUM_FEATURES, noise=NOISE, exact=True, name="one over the root")
 
 
 @pretraining_tokens.control("as many tokens of the same eight tasks do not help")
 def pretraining_tokens_pool(run: Run) -> Samples:
     """The same pretraining, but for where the prompts come from."""
-    return pretraining_error(run, pool=8, name="the same eight tasks")
+    return pretraining_error(run, num_features=NUM_FEATURES, noise=NOISE, pool=8, name="the same eight tasks")
 
 
 KNOWN = FiniteLinearRegression(num_features=NUM_FEATURES, num_points=8, noise=NOISE, num_tasks=4)
 FRESH = LinearRegression(num_features=NUM_FEATURES, num_points=8, noise=NOISE)
+AVERAGE = said_by(KNOWN.oracle())
 
 
-def transformer(run: Run, task: FiniteLinearRegression | LinearRegression) -> list[Learner]:
+def transformer(run: Run, task: FiniteLinearRegression | LinearRegression) -> list[Predict]:
     """A small transformer for each seed, trained to answer every example of fresh prompts."""
     steps = run.setting("training steps", smoke=10, cpu=1500)
     settings = {"num_features": NUM_FEATURES, "num_points": task.num_points, "noise": NOISE}
@@ -504,28 +376,13 @@ def transformer(run: Run, task: FiniteLinearRegression | LinearRegression) -> li
         )
         for seed in run.seeds
     ]
-    return [InContext(model) for model in run.train(configs) if isinstance(model, PairsModel)]
+    return each([model for model in run.train(configs) if isinstance(model, PairsModel)])
 
 
-def beside_average(run: Run, learners: list[Learner], name: str) -> Samples:
+def beside_average(run: Run, said: Sequence[Predict], name: str) -> Samples:
     """The squared difference from the average over the known concepts, over its own square, at every example."""
     episodes = run.setting("episodes", smoke=256, cpu=8192)
-
-    def one(seed: int) -> OneSeed:
-        pairs = run.sample(KNOWN, episodes, seed=seed)
-        ours = learners[run.seeds.index(seed)].prequential(pairs).value
-        wanted = KNOWN.oracle().prequential(pairs).value
-        distance, size = difference(ours, wanted)
-        gaps = (ours - wanted).square().mean(0) / wanted.square().mean()
-        return OneSeed(
-            values=distance,
-            per=size,
-            errors=(ours - pairs.y).square().mean(1),
-            zero_errors=pairs.y.square().mean(1),
-            curves={name: (range(pairs.time), gaps)},
-        )
-
-    return over_seeds(run, one)
+    return gap(run, lambda seed: run.sample(KNOWN, episodes, seed=seed), said, AVERAGE, name=name, first=0)
 
 
 @claim(
@@ -546,7 +403,7 @@ def implicit(run: Run) -> Samples:
 @implicit.reference("the average itself")
 def implicit_average(run: Run) -> Samples:
     """No model."""
-    return beside_average(run, [KNOWN.oracle()] * len(run.seeds), "the average")
+    return beside_average(run, [AVERAGE], "the average")
 
 
 @implicit.control("the same transformer trained on ever new concepts does not average these")

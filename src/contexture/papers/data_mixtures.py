@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from contexture.claims.beside import Draw, each, excess, gap
-from contexture.claims.in_context import Predict, said_by, train_in_context
+from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context
 from contexture.claims.protocol import Axes, Curve, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel
 from contexture.protocols import Task
 from contexture.tasks.line_and_wave import LineAndWave
@@ -78,14 +77,7 @@ def trained(run: Run, *families: LineAndWave) -> list[PairsModel]:
     several = {"tasks": named, "shares": [1 / len(named)] * len(named)}
     return train_in_context(
         run,
-        BackboneConfig(
-            pattern="softmax*3",
-            width=32,
-            num_heads=4,
-            feed_forward="relu",
-            positions="learned",
-            max_length=2 * TIME,
-        ),
+        small_backbone(TIME),
         task=Mixture.card.name if len(named) > 1 else LineAndWave.card.name,
         settings=several if len(named) > 1 else settings(families[0]),
         num_features=1,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import relative
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Asked, difference
@@ -144,9 +145,7 @@ def train(learner: Learner, problem: Problem, rate: float, *, num_steps: int) ->
     p = problem.asked
     wanted = Direct(rate=rate).said(problem, p.queries, num_steps=num_steps)
     said = learner.said(problem, p.queries, num_steps=num_steps)
-    parts = [difference(ours, theirs) for ours, theirs in zip(said, wanted, strict=True)]
-    gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-    return Trained(gaps, (said[-1] - p.targets).square().mean(1), p.targets.square().mean(1))
+    return Trained(relative(said, wanted), (said[-1] - p.targets).square().mean(1), p.targets.square().mean(1))
 
 
 def apart(run: Run, learner: Learner, name: str) -> Samples:
@@ -155,7 +154,7 @@ def apart(run: Run, learner: Learner, name: str) -> Samples:
 
     def one(seed: int) -> OneSeed:
         gaps, error, zero = train(learner, problem(run, seed, 3), RATES[3], num_steps=num_steps)
-        curves = {name: (range(num_steps + 1), gaps.mean(1))} if name else {}
+        curves = {name: (range(num_steps + 1), gaps.mean(1))}
         return OneSeed(values=gaps.amax(0), errors=error, zero_errors=zero, curves=curves)
 
     return over_seeds(run, one)
@@ -330,7 +329,7 @@ def over_depths(run: Run, learner: Callable[[int], Learner], name: str) -> Sampl
         ]
         gaps = torch.stack([trained.gaps[-1].mean() for trained in found])
         worst = found[int(gaps.argmax())]
-        curves = {name: (layers, gaps)} if name else {}
+        curves = {name: (layers, gaps)}
         return OneSeed(values=worst.gaps[-1], errors=worst.errors, zero_errors=worst.zero, curves=curves)
 
     return over_seeds(run, one)

@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import train_over_pairs
+from contexture.claims.in_context import small_backbone, train_over_pairs
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.metrics import Truth, find
 from contexture.learners.classical.nearest_neighbour import NearestNeighbour
 from contexture.learners.in_context import InContext
-from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel, PairsModelConfig
 from contexture.protocols import Learner, Pairs, Prediction
 from contexture.tasks.conjunction import Conjunction
@@ -58,14 +57,7 @@ def trained(
     run: Run, task: str, *, mixer: str = "softmax", settings: Mapping[str, float] | None = None
 ) -> list[Probabilities]:
     """Models of two layers, trained on a class: what each seed's says."""
-    backbone = BackboneConfig(
-        pattern=f"{mixer}*2",
-        width=32,
-        num_heads=4,
-        feed_forward="relu",
-        positions="learned",
-        max_length=2 * SHAPE["num_points"],
-    )
+    backbone = small_backbone(SHAPE["num_points"], mixer=mixer, depth=2)
     config = PairsModelConfig(num_features=SHAPE["num_features"], num_classes=2, backbone=backbone)
     choice = TaskChoice(name=task, settings={**SHAPE, **(settings or {})})
     models = train_over_pairs(run, config, task=choice, num_steps=STEPS)

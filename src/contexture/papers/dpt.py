@@ -7,6 +7,7 @@ arm that it thinks best (offline, from a history of that behaviour).
 Shapes: actions, rewards [worlds, pulls]; what is said [worlds, pulls, arms].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +22,13 @@ from contexture.agents.posterior_sampling import PosteriorSampling
 from contexture.agents.random_agent import RandomAgent
 from contexture.agents.roll_out import roll_out
 from contexture.agents.thompson import Thompson
+from contexture.claims.best_arm import Says, share_lost
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.rooms import OneEpisode, in_rooms
 from contexture.claims.run import Run
 from contexture.environments.darkroom import Darkroom
 from contexture.environments.gaussian_bandit import GaussianBandit
-from contexture.evaluation.posterior import counted, exactly, information, says
+from contexture.evaluation.posterior import counted, exactly, says
 from contexture.models.decisions import DecisionModel, DecisionState
 from contexture.protocols import Agent, Trajectories
 from contexture.tasks.decision_pretraining import DecisionPretraining
@@ -240,22 +242,9 @@ def chooses_from_shuffled(run: Run) -> Samples:
     return offline(run, say, "transformer, shuffled rewards")
 
 
-def informed(run: Run, say: Any, name: str) -> Samples:
+def informed(run: Run, say: Says, name: str) -> Samples:
     """How much of what a history tells about the best arm is lost: excess log-loss over the exact posterior's gain."""
-    steps = list(range(5, PULLS, 5))
-
-    def one(seed: int) -> OneSeed:
-        drawn = histories(run, seed)
-        lost, gained = information(exactly(drawn, BANDIT, steps), say(seed, drawn, steps))
-        return OneSeed(
-            values=lost.mean(1),
-            per=gained.mean(1),
-            errors=lost.mean(1),
-            zero_errors=gained.mean(1),
-            curves={name: (steps, (lost.mean(0) / gained.mean(0)))},
-        )
-
-    return over_seeds(run, one)
+    return share_lost(run, BANDIT, lambda seed: histories(run, seed), say, name, pulls=range(5, PULLS, 5))
 
 
 @claim(
@@ -269,21 +258,21 @@ def informed(run: Run, say: Any, name: str) -> Samples:
 )
 def posterior(run: Run) -> Samples:
     """The divergence of what it says from the exact posterior, over that of a flat guess."""
-    return informed(run, lambda seed, drawn, steps: says(trained(run, seed), drawn)[:, steps], "transformer")
+    return informed(run, lambda seed, drawn, pulls: says(trained(run, seed), drawn)[:, list(pulls)], "transformer")
 
 
 @posterior.reference("the posterior with its integrals taken at half as many points")
 def posterior_coarse(run: Run) -> Samples:
     """What numbers leave."""
-    return informed(run, lambda seed, drawn, steps: exactly(drawn, BANDIT, steps, points=50), "coarser integrals")
+    return informed(run, lambda seed, drawn, pulls: exactly(drawn, BANDIT, pulls, points=50), "coarser integrals")
 
 
 @posterior.control("the mean rewards alone, by which the best arm is taken to be the one with the highest, are not it")
 def posterior_of_means(run: Run) -> Samples:
     """The same means as if every arm had been pulled equally often: no account of how sure each mean is."""
 
-    def say(seed: int, drawn: Trajectories, steps: list[int]) -> Tensor:
-        pulls, sums = (one[:, steps] for one in counted(drawn))
+    def say(seed: int, drawn: Trajectories, steps: Sequence[int]) -> Tensor:
+        pulls, sums = (one[:, list(steps)] for one in counted(drawn))
         means = torch.where(pulls > 0, sums / pulls.clamp(min=1), 0.5)
         alike = pulls.mean(-1, keepdim=True).expand_as(pulls)
         agent = PosteriorSampling(BANDIT)

@@ -19,12 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contexture.claims.in_context import train_in_context
+from contexture.claims.in_context import small_backbone, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import difference
 from contexture.learners.in_context import InContext
-from contexture.models.backbone import BackboneConfig
 from contexture.ops.linear_attention import linear_attention
 from contexture.protocols import Pairs
 from contexture.tasks.draws import integers, normal
@@ -199,14 +198,7 @@ NUM_STEPS = 600
 
 def trained(run: Run, mixer: str) -> list[InContext]:
     """Transformers of three layers that differ in their attention alone."""
-    backbone = BackboneConfig(
-        pattern=f"{mixer}*3",
-        width=32,
-        num_heads=4,
-        feed_forward="relu",
-        positions="learned",
-        max_length=2 * TASK.num_points,
-    )
+    backbone = small_backbone(TASK.num_points, mixer=mixer)
     settings = {"num_features": TASK.num_features, "num_points": TASK.num_points, "noise": TASK.noise}
     models = train_in_context(
         run, backbone, task=TASK.card.name, settings=settings, num_features=TASK.num_features, num_steps=NUM_STEPS

@@ -17,9 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import apart
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import Asked, ask, best_matching_step, difference
+from contexture.evaluation.predictors import Asked, ask, best_matching_step
 from contexture.tasks.linear_regression import LinearRegression
 
 PAPER = Paper(
@@ -107,21 +108,13 @@ PREDICTIONS: Mapping[str, Callable[[Asked], list[Tensor]]] = {
 }
 
 
-def apart(run: Run, said_by: str) -> Samples:
+def follows(run: Run, said_by: str) -> Samples:
     """The largest relative difference to Newton's iteration, over iterations."""
     episodes = run.setting("episodes", smoke=64, cpu=1024)
 
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(TASK, episodes, seed=seed))
-        said = PREDICTIONS[said_by](p)
-        parts = [difference(ours, theirs) for ours, theirs in zip(said, newton(p), strict=True)]
-        gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-        return OneSeed(
-            values=gaps.amax(0),
-            errors=(said[-1] - p.targets).square().mean(1),
-            zero_errors=p.targets.square().mean(1),
-            curves={said_by: (range(ITERATIONS + 1), gaps.mean(1))},
-        )
+        return apart(p, PREDICTIONS[said_by](p), newton(p), said_by, first=0)
 
     return over_seeds(run, one)
 
@@ -135,19 +128,19 @@ def apart(run: Run, said_by: str) -> Samples:
 )
 def construction(run: Run) -> Samples:
     """k iterations in k + 2 layers."""
-    return apart(run, "layers")
+    return follows(run, "layers")
 
 
 @construction.reference("Newton's iteration by the eigenvalues of X'X")
 def construction_by_eigenvalues(run: Run) -> Samples:
     """The rounding between two ways of writing the iteration."""
-    return apart(run, "eigenvalues")
+    return follows(run, "eigenvalues")
 
 
 @construction.control("layers whose keys stay the inputs take gradient steps, and are elsewhere")
 def construction_first_order(run: Run) -> Samples:
     """The same layers with the input in place of the slot as the key."""
-    return apart(run, "first order")
+    return follows(run, "first order")
 
 
 def doubling(run: Run, *, learner: str) -> Samples:

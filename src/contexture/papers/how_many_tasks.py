@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import compared
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import Asked, Predictor, difference, linear_predictor
+from contexture.evaluation.predictors import Asked, Predictor, linear_predictor
 from contexture.learners.classical.ridge import Ridge
 from contexture.tasks.draws import normal
 
@@ -120,9 +121,7 @@ def near_best(run: Run, *, which: str) -> Samples:
         else:
             matrix = replace(prompts, examples=21 if which == "one more" else 10**6).best.diag()
         said = layer(matrix)(p.x, p.y, p.queries)
-        distance, size = difference(said, layer(prompts.best.diag())(p.x, p.y, p.queries))
-        errors = (said - p.targets).square().mean(1)
-        return OneSeed(values=distance, per=size, errors=errors, zero_errors=p.targets.square().mean(1))
+        return compared(p, said, layer(prompts.best.diag())(p.x, p.y, p.queries), errors=False)
 
     return over_seeds(run, one)
 

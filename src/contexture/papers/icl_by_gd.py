@@ -13,11 +13,13 @@ Shapes: x [episodes, examples, features], y [episodes, examples], queries [episo
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import apart, beside, silent
 from contexture.claims.attention import answers, train_attention
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
@@ -76,22 +78,14 @@ def by_autograd(x: Tensor, y: Tensor, queries: Tensor) -> list[Tensor]:
     return said
 
 
-def apart(run: Run, read_outs: ReadOuts, name: str, *, curvature: float = 0.0) -> Samples:
+def follows(run: Run, read_outs: ReadOuts, name: str, *, curvature: float = 0.0) -> Samples:
     """How far each layer's read-out is from the step of its number: the largest difference over layers."""
     episodes = run.setting("episodes", smoke=64, cpu=2048)
 
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(TASK, episodes, seed=seed))
-        said = read_outs(p.x, p.y, p.queries)
         algorithm = steps(p.x, p.y, p.queries, rates=[RATE] * NUM_STEPS, curvature=curvature)
-        parts = [difference(ours, theirs) for ours, theirs in zip(said, algorithm, strict=True)]
-        gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-        return OneSeed(
-            values=gaps.amax(0),
-            errors=(said[0] - p.targets).square().mean(1),
-            zero_errors=p.targets.square().mean(1),
-            curves={name: (range(1, NUM_STEPS + 1), gaps.mean(1))},
-        )
+        return apart(p, read_outs(p.x, p.y, p.queries), algorithm, name, competent=0)
 
     return over_seeds(run, one)
 
@@ -110,19 +104,19 @@ def built(*, rate: float = RATE, curvature: float = 0.0, weights: str = "linear"
 )
 def construction(run: Run) -> Samples:
     """Five layers against five steps."""
-    return apart(run, built(), "linear attention")
+    return follows(run, built(), "linear attention")
 
 
 @construction.reference("gradient descent whose gradient is taken by automatic differentiation")
 def construction_by_autograd(run: Run) -> Samples:
     """The rounding that two ways of writing the same steps leave."""
-    return apart(run, by_autograd, "automatic differentiation")
+    return follows(run, by_autograd, "automatic differentiation")
 
 
 @construction.control("the same weights with softmax in place of linear attention are no gradient step")
 def construction_softmax(run: Run) -> Samples:
     """The same model but for what weighs the examples, at the rate that is best for it."""
-    return apart(run, built(rate=SOFTMAX_RATE, weights="softmax"), "softmax attention")
+    return follows(run, built(rate=SOFTMAX_RATE, weights="softmax"), "softmax attention")
 
 
 @claim(
@@ -134,19 +128,19 @@ def construction_softmax(run: Run) -> Samples:
 )
 def curvature(run: Run) -> Samples:
     """Five layers of GD++ against the filter that such steps amount to."""
-    return apart(run, built(curvature=CURVATURE), "attention that corrects curvature", curvature=CURVATURE)
+    return follows(run, built(curvature=CURVATURE), "attention that corrects curvature", curvature=CURVATURE)
 
 
 @curvature.reference("plain steps against the same filter without correction")
 def curvature_plain(run: Run) -> Samples:
     """What rounding leaves where there is nothing to correct."""
-    return apart(run, built(), "plain attention against plain steps")
+    return follows(run, built(), "plain attention against plain steps")
 
 
 @curvature.control("layers that leave the inputs as they are do not follow it")
 def curvature_without(run: Run) -> Samples:
     """The same layers but for the correction."""
-    return apart(run, built(), "attention without correction", curvature=CURVATURE)
+    return follows(run, built(), "attention without correction", curvature=CURVATURE)
 
 
 def one_layer(run: Run, *, weights: str = "linear") -> list[Predictor]:
@@ -167,37 +161,22 @@ def prompts(run: Run, seed: int) -> Asked:
     return ask(run.sample(TASK, run.setting("episodes", smoke=256, cpu=8192), seed=seed))
 
 
-Score = Callable[[Asked, Predictor, Predictor], tuple[Tensor, Tensor | None]]
+def like_a_step(run: Run, predictors: list[Predictor], *, errors: bool) -> Samples:
+    """Each seed's predictor beside the best single step: by errors, or by the difference of predictions."""
+    return beside(run, partial(prompts, run), predictors, best_step(run), errors=errors)
 
 
-def scored(run: Run, predictors: list[Predictor], score: Score) -> Samples:
-    """A score of each seed's predictor beside the best single step."""
+def bends_like_a_step(run: Run, predictors: list[Predictor]) -> Samples:
+    """The cosine between how the two predictions move with the query."""
     ideal = best_step(run)[0]
 
     def one(seed: int) -> OneSeed:
         p, ours = prompts(run, seed), predictors[run.seeds.index(seed)]
-        values, per = score(p, ours, ideal)
+        slopes = [sensitivity(predictor, p.x, p.y, p.queries)[:, 0] for predictor in (ours, ideal)]
         errors = (ours(p.x, p.y, p.queries) - p.targets).square().mean(1)
-        return OneSeed(values=values, per=per, errors=errors, zero_errors=p.targets.square().mean(1))
+        return OneSeed(values=cosine(slopes[0], slopes[1]), errors=errors, zero_errors=p.targets.square().mean(1))
 
     return over_seeds(run, one)
-
-
-def loss(p: Asked, ours: Predictor, ideal: Predictor) -> tuple[Tensor, Tensor]:
-    """The squared error, per that of the step."""
-    said, wanted = ours(p.x, p.y, p.queries), ideal(p.x, p.y, p.queries)
-    return (said - p.targets).square().mean(1), (wanted - p.targets).square().mean(1)
-
-
-def gap(p: Asked, ours: Predictor, ideal: Predictor) -> tuple[Tensor, Tensor]:
-    """The squared difference of predictions, per the step's own square."""
-    return difference(ours(p.x, p.y, p.queries), ideal(p.x, p.y, p.queries))
-
-
-def bend(p: Asked, ours: Predictor, ideal: Predictor) -> tuple[Tensor, None]:
-    """The cosine between how the two predictions move with the query."""
-    slopes = [sensitivity(predictor, p.x, p.y, p.queries)[:, 0] for predictor in (ours, ideal)]
-    return cosine(slopes[0], slopes[1]), None
 
 
 BEST_STEP = "the constructed layer at the best rate"
@@ -214,19 +193,19 @@ SOFTMAX = "a layer of softmax attention, trained alike, is something else"
 )
 def trained_loss(run: Run) -> Samples:
     """The ratio of errors."""
-    return scored(run, one_layer(run), loss)
+    return like_a_step(run, one_layer(run), errors=True)
 
 
 @trained_loss.reference(BEST_STEP)
 def trained_loss_reference(run: Run) -> Samples:
     """The ratio for the step itself, its rate found on other prompts."""
-    return scored(run, best_step(run), loss)
+    return like_a_step(run, best_step(run), errors=True)
 
 
 @trained_loss.control(SOFTMAX)
 def trained_loss_softmax(run: Run) -> Samples:
     """The ratio for softmax."""
-    return scored(run, one_layer(run, weights="softmax"), loss)
+    return like_a_step(run, one_layer(run, weights="softmax"), errors=True)
 
 
 @claim(
@@ -239,19 +218,19 @@ def trained_loss_softmax(run: Run) -> Samples:
 )
 def trained_predictions(run: Run) -> Samples:
     """Squared prediction difference over the step's own square."""
-    return scored(run, one_layer(run), gap)
+    return like_a_step(run, one_layer(run), errors=False)
 
 
 @trained_predictions.reference(BEST_STEP)
 def trained_predictions_reference(run: Run) -> Samples:
     """The step against itself."""
-    return scored(run, best_step(run), gap)
+    return like_a_step(run, best_step(run), errors=False)
 
 
 @trained_predictions.control(SOFTMAX)
 def trained_predictions_softmax(run: Run) -> Samples:
     """The difference for softmax."""
-    return scored(run, one_layer(run, weights="softmax"), gap)
+    return like_a_step(run, one_layer(run, weights="softmax"), errors=False)
 
 
 @claim(
@@ -264,19 +243,19 @@ def trained_predictions_softmax(run: Run) -> Samples:
 )
 def trained_sensitivities(run: Run) -> Samples:
     """The cosine of the two derivatives by the query."""
-    return scored(run, one_layer(run), bend)
+    return bends_like_a_step(run, one_layer(run))
 
 
 @trained_sensitivities.reference(BEST_STEP)
 def trained_sensitivities_reference(run: Run) -> Samples:
     """The step against itself."""
-    return scored(run, best_step(run), bend)
+    return bends_like_a_step(run, best_step(run))
 
 
 @trained_sensitivities.control(SOFTMAX)
 def trained_sensitivities_softmax(run: Run) -> Samples:
     """The cosine for softmax."""
-    return scored(run, one_layer(run, weights="softmax"), bend)
+    return bends_like_a_step(run, one_layer(run, weights="softmax"))
 
 
 TWO_RATES = [1.1, 2.9]
@@ -290,16 +269,14 @@ def two_layers(run: Run, *, targets_only: bool = False) -> list[Predictor]:
     return [answers(one) for one in train_attention(run, model, task=TASK.card.name, num_steps=4000, batch=256)]
 
 
+def two_steps(x: Tensor, y: Tensor, queries: Tensor) -> Tensor:
+    """Two plain steps at their best rates."""
+    return steps(x, y, queries, rates=TWO_RATES)[-1]
+
+
 def beside_two_steps(run: Run, predictors: list[Predictor]) -> Samples:
     """Squared errors per those of two plain steps at their best rates."""
-
-    def one(seed: int) -> OneSeed:
-        p, ours = prompts(run, seed), predictors[run.seeds.index(seed)]
-        errors = (ours(p.x, p.y, p.queries) - p.targets).square().mean(1)
-        plain = (steps(p.x, p.y, p.queries, rates=TWO_RATES)[-1] - p.targets).square().mean(1)
-        return OneSeed(values=errors, per=plain, errors=errors, zero_errors=p.targets.square().mean(1))
-
-    return over_seeds(run, one)
+    return beside(run, partial(prompts, run), predictors, [two_steps], errors=True)
 
 
 @claim(
@@ -339,14 +316,7 @@ def sine_layer(run: Run, *, embed: tuple[int, ...]) -> list[Predictor]:
 def on_sines(run: Run, predictors: list[Predictor]) -> Samples:
     """Squared errors on sines, per those of the zero predictor."""
     episodes = run.setting("episodes", smoke=256, cpu=8192)
-
-    def one(seed: int) -> OneSeed:
-        p = ask(run.sample(Sine(), episodes, seed=seed))
-        errors = (predictors[run.seeds.index(seed)](p.x, p.y, p.queries) - p.targets).square().mean(1)
-        zero = p.targets.square().mean(1)
-        return OneSeed(values=errors, per=zero, errors=errors, zero_errors=zero)
-
-    return over_seeds(run, one)
+    return beside(run, lambda seed: ask(run.sample(Sine(), episodes, seed=seed)), predictors, [silent], errors=True)
 
 
 @claim(

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import Predict, predicts, said_by, train_in_context
+from contexture.claims.in_context import Predict, predicts, said_by, small_backbone, train_in_context, untrained
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.classical.bayes_ridge import BayesRidge
-from contexture.models.backbone import BackboneConfig
-from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.pairs import PairsModel
 from contexture.probes.hidden import hidden_states
 from contexture.probes.linear import LinearProbe, fit_linear
 from contexture.probes.pasted import upper_layers
@@ -48,14 +47,7 @@ SETTINGS: dict[str, Any] = {"num_features": 4, "num_points": 21, "num_layers": 2
 TASK = RepresentationRegression(**SETTINGS)
 DEPTH, HALF, STEPS = 4, 2, 1000
 LATE = slice(10, 21)
-BACKBONE = BackboneConfig(
-    pattern=f"softmax*{DEPTH}",
-    width=32,
-    num_heads=4,
-    feed_forward="relu",
-    positions="learned",
-    max_length=2 * TASK.num_points,
-)
+BACKBONE = small_backbone(TASK.num_points, depth=DEPTH)
 
 
 def trained(run: Run) -> list[PairsModel]:
@@ -63,12 +55,6 @@ def trained(run: Run) -> list[PairsModel]:
     return train_in_context(
         run, BACKBONE, task=TASK.card.name, settings=SETTINGS, num_features=TASK.num_features, num_steps=STEPS
     )
-
-
-def untrained(run: Run) -> list[PairsModel]:
-    """Transformers as they begin."""
-    config = PairsModelConfig(num_features=TASK.num_features, backbone=BACKBONE)
-    return [PairsModel(config, generator=run.generator(seed, "untrained")).eval() for seed in run.seeds]
 
 
 OPTIMAL = said_by(TASK.oracle())
@@ -161,7 +147,7 @@ def probed(run: Run, layers: Layers, among: slice, name: str) -> Samples:
         spread = (wanted - wanted.mean((0, 1))).square().sum(-1).mean(1)
         by_layer = torch.stack(left)
         best = by_layer[among][by_layer[among].mean(1).argmin()]
-        curves = {name: (range(len(left)), by_layer.mean(1) / spread.mean())} if name else {}
+        curves = {name: (range(len(left)), by_layer.mean(1) / spread.mean())}
         return OneSeed(values=best, per=spread, errors=best, zero_errors=spread, curves=curves)
 
     return over_seeds(run, one)
@@ -311,4 +297,4 @@ def upper_alone_ridge(run: Run) -> Samples:
 )
 def upper_alone_untrained(run: Run) -> Samples:
     """The same shape and the same embedding."""
-    return regresses(run, pasted(untrained(run), run), "untrained, pasted")
+    return regresses(run, pasted(untrained(run, BACKBONE, num_features=TASK.num_features), run), "untrained, pasted")

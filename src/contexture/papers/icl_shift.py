@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import Predict, predicts, said_by, train_over_pairs
+from contexture.claims.in_context import Predict, predicts, said_by, small_backbone, train_over_pairs
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
+from contexture.claims.running_sums import one_step
 from contexture.learners.classical.mean import Mean
 from contexture.learners.classical.ols import OLS
-from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModelConfig
 from contexture.models.set_mlp import SetMLPConfig
 from contexture.protocols import Pairs
@@ -44,14 +44,7 @@ SETTINGS: dict[str, Any] = {"num_features": FEATURES, "num_points": POINTS, "noi
 TASK = LinearRegression(**SETTINGS)
 TRANSFORMER = PairsModelConfig(
     num_features=FEATURES,
-    backbone=BackboneConfig(
-        pattern="softmax*3",
-        width=32,
-        num_heads=4,
-        feed_forward="relu",
-        positions="learned",
-        max_length=2 * POINTS,
-    ),
+    backbone=small_backbone(POINTS),
 )
 SET = SetMLPConfig(num_features=FEATURES, width=96)
 LATE = slice(2 * FEATURES, POINTS)
@@ -304,14 +297,6 @@ def mild_tasks_alike(run: Run) -> Samples:
     return beside_set(run, trained(run, SET, seed_offset=100), tasks, "another set perceptron")
 
 
-def one_step(drawn: Pairs) -> Tensor:
-    """A gradient step from zero, at the rate that is best for the inputs of training after n examples."""
-    sums = (drawn.x * drawn.y.unsqueeze(-1)).cumsum(1)
-    before = torch.cat((torch.zeros_like(sums[:, :1]), sums[:, :-1]), 1)
-    counts = torch.arange(drawn.time, dtype=drawn.x.dtype).unsqueeze(-1)
-    return (drawn.x * before / (counts + FEATURES + 1)).sum(-1)
-
-
 def fails(run: Run, learners: Sequence[Predict], shift: Shift, name: str) -> Samples:
     """Late errors per trivial ones under a severe shift."""
     episodes = run.setting("episodes", smoke=96, cpu=2048)
@@ -347,7 +332,7 @@ def severe_inputs(run: Run) -> Samples:
 @severe_inputs.reference(BLIND)
 def severe_inputs_step(run: Run) -> Samples:
     """An algorithm that fits the inputs of training alone."""
-    return fails(run, [one_step] * len(run.seeds), covariates, "one gradient step")
+    return fails(run, [one_step(noise=0.0)] * len(run.seeds), covariates, "one gradient step")
 
 
 @severe_inputs.control("least squares, which knows of no law of training, learns as ever")
@@ -372,7 +357,7 @@ def severe_inputs_set(run: Run) -> Samples:
 @severe_inputs_set.reference(BLIND)
 def severe_inputs_set_step(run: Run) -> Samples:
     """An algorithm that fits the inputs of training alone."""
-    return fails(run, [one_step] * len(run.seeds), covariates, "one gradient step")
+    return fails(run, [one_step(noise=0.0)] * len(run.seeds), covariates, "one gradient step")
 
 
 @severe_inputs_set.control("least squares, which knows of no law of training, learns as ever")

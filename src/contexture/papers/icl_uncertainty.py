@@ -22,13 +22,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import train_in_context
+from contexture.claims.in_context import small_backbone, train_in_context
 from contexture.claims.protocol import Axes, Curve, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.learners.in_context import InContext
 from contexture.learners.oracles.model_average import ModelAverage
-from contexture.models.backbone import BackboneConfig
 from contexture.models.pairs import PairsModel
 from contexture.protocols import Learner, Pairs
 from contexture.tasks.linear_regression import LinearRegression
@@ -128,14 +127,7 @@ def trained(run: Run, *, noises: Sequence[float] = LEVELS, scales: Sequence[floa
     several = len(families) > 1
     return train_in_context(
         run,
-        BackboneConfig(
-            pattern="softmax*3",
-            width=32,
-            num_heads=4,
-            feed_forward="relu",
-            positions="learned",
-            max_length=2 * TIME,
-        ),
+        small_backbone(TIME),
         task=Mixture.card.name if several else ScaledLinearRegression.card.name,
         settings={"tasks": families, "shares": [1 / len(families)] * len(families)}
         if several
@@ -201,7 +193,7 @@ def lost(
             per=gain.mean(1),
             errors=(ours.mean - drawn.y).square()[:, first:].mean(1),
             zero_errors=drawn.y.square()[:, first:].mean(1),
-            curves={name: (range(first, TIME), nearest.mean(0) / gain.mean())} if name else {},
+            curves={name: (range(first, TIME), nearest.mean(0) / gain.mean())},
         )
 
     return over_seeds(run, one)

@@ -19,18 +19,17 @@ from contexture.agents.in_context import InContextAgent
 from contexture.agents.planning import PlanningAgent
 from contexture.agents.q_learning import QLearning
 from contexture.agents.random_agent import RandomAgent
-from contexture.claims.in_context import MUON
+from contexture.claims.in_context import configuration
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
-from contexture.claims.rooms import OneEpisode, in_rooms
+from contexture.claims.rooms import Astray, OneEpisode, in_rooms
 from contexture.claims.run import Run
 from contexture.environments.darkroom import Darkroom
 from contexture.models.backbone import BackboneConfig
-from contexture.models.decisions import DecisionModelConfig, DecisionState
-from contexture.models.planning import Foresight, PlanningModel, PlanningModelConfig
+from contexture.models.decisions import DecisionModelConfig
+from contexture.models.planning import PlanningModel, PlanningModelConfig
 from contexture.protocols import Agent
 from contexture.tasks.learning_histories import Keep
 from contexture.training.config import TaskChoice, TrainingConfig
-from contexture.training.schedule import ScheduleConfig
 
 PAPER = Paper(
     key="lhf",
@@ -72,15 +71,6 @@ class Taught:
     targets: Literal["source", "best"] = "source"
 
 
-class Astray(PlanningModel):
-    """The same model, which takes what one action would bring for what another would."""
-
-    def decide(self, observation: Tensor, state: DecisionState) -> tuple[Foresight, DecisionState]:
-        """Outcomes of the next action in order."""
-        said, state = super().decide(observation, state)
-        return said._replace(outcomes=said.outcomes.roll(1, dims=-2)), state
-
-
 def shown(run: Run) -> int:
     """How many episodes of each history are shown, and acted in."""
     return run.setting("episodes", smoke=2, cpu=8)
@@ -106,19 +96,9 @@ def config(run: Run, seed: int, taught: Taught) -> TrainingConfig:
         "backbone": BACKBONE,
     }
     batch = run.setting("batch", smoke=4, cpu=16)
-    return TrainingConfig(
-        task=TaskChoice(name="learning-histories", settings=task),
-        model=PlanningModelConfig(**shape, horizon=ROOM.horizon) if plans else DecisionModelConfig(**shape),
-        optimiser=MUON,
-        schedule=ScheduleConfig(shape="linear", warm_up=50, hold=0.5),
-        steps=steps,
-        batch=batch,
-        block=batch,
-        seed=seed,
-        checkpoint_every=steps,
-        evaluate_every=steps,
-        evaluation_episodes=batch,
-    )
+    model = PlanningModelConfig(**shape, horizon=ROOM.horizon) if plans else DecisionModelConfig(**shape)
+    choice = TaskChoice(name="learning-histories", settings=task)
+    return configuration(choice, model, steps=steps, batch=batch, seed=seed)
 
 
 def agent_of(model: Any, act: Act) -> Agent:

@@ -9,9 +9,10 @@ Shapes: x [episodes, examples, features], y [episodes, examples], queries [episo
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import apart
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import ask, difference
+from contexture.evaluation.predictors import ask
 from contexture.models.constructed import set_step
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel
 from contexture.tasks.linear_regression import LinearRegression
@@ -67,7 +68,7 @@ def task(num_features: int, examples: int) -> LinearRegression:
     return LinearRegression(num_features=num_features, num_points=examples + 1, noise=0.0)
 
 
-def apart(run: Run, model: SelfAttentionModel | None, name: str) -> Samples:
+def follows(run: Run, model: SelfAttentionModel | None, name: str) -> Samples:
     """The largest relative difference between a loop's read-out and the step of its number, at d = 10, n = 40."""
     episodes = run.setting("episodes", smoke=64, cpu=2048)
 
@@ -75,14 +76,7 @@ def apart(run: Run, model: SelfAttentionModel | None, name: str) -> Samples:
         p = ask(run.sample(task(10, 40), episodes, seed=seed))
         wanted = descended(p.x, p.y, p.queries)
         said = by_powers(p.x, p.y, p.queries) if model is None else model.read_outs(p.x, p.y, p.queries)
-        parts = [difference(ours, theirs) for ours, theirs in zip(said, wanted, strict=True)]
-        gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-        return OneSeed(
-            values=gaps.amax(0),
-            errors=(said[0] - p.targets).square().mean(1),
-            zero_errors=p.targets.square().mean(1),
-            curves={name: (range(1, LOOPS + 1), gaps.mean(1))},
-        )
+        return apart(p, said, wanted, name, competent=0)
 
     return over_seeds(run, one)
 
@@ -96,19 +90,19 @@ def apart(run: Run, model: SelfAttentionModel | None, name: str) -> Samples:
 )
 def construction(run: Run) -> Samples:
     """Sixty-four loops against sixty-four steps."""
-    return apart(run, looped(10), "linear attention, looped")
+    return follows(run, looped(10), "linear attention, looped")
 
 
 @construction.reference("gradient descent written with the powers of one matrix")
 def construction_by_powers(run: Run) -> Samples:
     """The rounding between two ways of writing the same steps."""
-    return apart(run, None, "powers of a matrix")
+    return follows(run, None, "powers of a matrix")
 
 
 @construction.control("softmax attention with the same weights, looped, does not")
 def construction_softmax(run: Run) -> Samples:
     """The same loop but for what weighs the examples."""
-    return apart(run, looped(10, weights="softmax"), "softmax attention, looped")
+    return follows(run, looped(10, weights="softmax"), "softmax attention, looped")
 
 
 def pace(run: Run, *, loops: int, restarts: bool = False) -> Samples:

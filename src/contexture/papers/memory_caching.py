@@ -50,12 +50,6 @@ Kind = Literal["linear", "deep"]
 Parts = tuple[Tensor, ...]
 
 
-def unit(x: Tensor) -> Tensor:
-    """Vectors of length one."""
-    scaled: Tensor = x / x.norm(dim=-1, keepdim=True)
-    return scaled
-
-
 def fresh(run: Run, seed: int, kind: Kind) -> Parts:
     """M_0."""
     if kind == "linear":
@@ -82,8 +76,8 @@ def draw(run: Run, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys of length one, small values; keys and values cut into segments."""
     sequences = run.setting("sequences", smoke=16, cpu=256)
     q, k, v = normal(3, sequences, TIME, DIM, generator=run.generator(seed, "tokens"))
-    k, v = (torch.unflatten(x, 1, (SEGMENTS, LENGTH)) for x in (unit(k), v / LENGTH))
-    return unit(q), k, v
+    k, v = (torch.unflatten(x, 1, (SEGMENTS, LENGTH)) for x in (F.normalize(k, dim=-1), v / LENGTH))
+    return F.normalize(q, dim=-1), k, v
 
 
 def residual(run: Run, kind: Kind, name: str, *, by_op: bool = False) -> Samples:
@@ -183,8 +177,8 @@ def stored(run: Run, way: str, name: str) -> Samples:
         generator = run.generator(seed, "pairs", count)
         size = 2 * DIM
         topics = normal(sequences, count // LENGTH, 1, size, generator=generator)
-        k = unit(0.7 * topics + normal(sequences, count // LENGTH, LENGTH, size, generator=generator))
-        v = unit(normal(sequences, count // LENGTH, LENGTH, size, generator=generator))
+        k = F.normalize(0.7 * topics + normal(sequences, count // LENGTH, LENGTH, size, generator=generator), dim=-1)
+        v = F.normalize(normal(sequences, count // LENGTH, LENGTH, size, generator=generator), dim=-1)
         q, values = k.flatten(1, 2), v.flatten(1, 2)
         checkpoints = k.mT @ v
         if way == "attention":

@@ -167,7 +167,7 @@ def near_step(run: Run, *, start: Start, layer: Layer = "trained", name: str = "
             per=square(wanted).mean(1),
             errors=square(said - s.targets).mean(1),
             zero_errors=square(s.targets).mean(1),
-            curves={name: (range(2, LENGTH), along)} if name else {},
+            curves={name: (range(2, LENGTH), along)},
         )
 
     return over_seeds(run, one)

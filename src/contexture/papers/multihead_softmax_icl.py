@@ -12,19 +12,19 @@ Shapes: x [episodes, L, features], y [episodes, L], queries [episodes, 1, featur
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import beside
 from contexture.claims.attention import answers, train_attention
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import Asked, Predictor, ask, best_first_rate, difference, linear_predictor
+from contexture.evaluation.predictors import Asked, Predictor, ask, best_first_rate, linear_predictor
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.models.constructed import debiased_step, descent
 from contexture.models.self_attention import SelfAttention, SelfAttentionConfig, SelfAttentionModel, softmax_weights
-from contexture.probes.effective_weights import key_query, share_outside, target_value
+from contexture.probes.effective_weights import Heads, heads_of, imbalance, off_identity, off_target
 from contexture.tasks.gaussian_linear_regression import GaussianLinearRegression
 
 PAPER = Paper(
@@ -67,23 +67,6 @@ def centred(p: Asked) -> Asked:
     return p._replace(x=p.x - p.x.mean(1, keepdim=True))
 
 
-class Heads(NamedTuple):
-    """Key-query matrices over x of the query [heads, 6, 5], v [heads, 6], and how much each head contributes."""
-
-    scores: Tensor
-    values: Tensor
-    weights: Tensor
-
-
-def heads_of(model: SelfAttentionModel) -> Heads:
-    """The layer's heads, whatever bases they are written in."""
-    layer = model.layers[0]
-    assert isinstance(layer, SelfAttention)
-    scores, values = key_query(layer)[:, :, :-1], target_value(layer)
-    weights = values[:, -1].abs() * scores.flatten(1).norm(dim=1)
-    return Heads(scores, values, weights / weights.sum())
-
-
 def pattern(
     run: Run,
     models: list[SelfAttentionModel],
@@ -96,27 +79,13 @@ def pattern(
 
     def one(seed: int) -> OneSeed:
         model = models[run.seeds.index(seed)]
+        layer = model.layers[0]
+        assert isinstance(layer, SelfAttention)
         p = ask(run.sample(task, episodes, seed=seed))
         errors = (answers(model)(p.x, p.y, p.queries) - p.targets).square().mean(1)
-        return OneSeed(values=off(heads_of(model)).unsqueeze(0), errors=errors, zero_errors=p.targets.square().mean(1))
+        return OneSeed(values=off(heads_of(layer)).unsqueeze(0), errors=errors, zero_errors=p.targets.square().mean(1))
 
     return over_seeds(run, one)
-
-
-def off_identity(heads: Heads) -> Tensor:
-    """The share of the key-query matrices that is not c I for x and nothing for y."""
-    return (heads.weights * share_outside(heads.scores, torch.eye(6, 5, dtype=heads.scores.dtype))).sum()
-
-
-def off_target(heads: Heads) -> Tensor:
-    """The share of what heads add that is not of y."""
-    return (heads.weights * share_outside(heads.values, torch.eye(6, dtype=heads.values.dtype)[-1])).sum()
-
-
-def imbalance(heads: Heads) -> Tensor:
-    """|sum of m| over sum of |m|."""
-    m = heads.values[:, -1]
-    return m.sum().abs() / m.abs().sum()
 
 
 BUILT = "two heads set by hand to the pattern"
@@ -199,20 +168,12 @@ def zero_sum_single(run: Run) -> Samples:
     return pattern(run, layers(run, heads=1), imbalance)
 
 
-def beside(
+def compare(
     run: Run, ours: list[Predictor], theirs: list[Predictor], *, task: GaussianLinearRegression, errors: bool
 ) -> Samples:
     """Each seed's predictor beside another: the ratio of their errors, or the difference over the other's square."""
     episodes = run.setting("episodes", smoke=512, cpu=8192)
-
-    def one(seed: int) -> OneSeed:
-        p = ask(run.sample(task, episodes, seed=seed))
-        said, wanted = (by[run.seeds.index(seed)](p.x, p.y, p.queries) for by in (ours, theirs))
-        own, others = ((say - p.targets).square().mean(1) for say in (said, wanted))
-        values, per = (own, others) if errors else difference(said, wanted)
-        return OneSeed(values=values, per=per, errors=own, zero_errors=p.targets.square().mean(1))
-
-    return over_seeds(run, one)
+    return beside(run, lambda seed: ask(run.sample(task, episodes, seed=seed)), ours, theirs, errors=errors)
 
 
 def trained(models: list[SelfAttentionModel]) -> list[Predictor]:
@@ -254,19 +215,19 @@ def ridge(run: Run) -> list[Predictor]:
 )
 def debiased(run: Run) -> Samples:
     """Four heads beside the best such step."""
-    return beside(run, trained(layers(run)), steps(run, task=ISOTROPIC), task=ISOTROPIC, errors=False)
+    return compare(run, trained(layers(run)), steps(run, task=ISOTROPIC), task=ISOTROPIC, errors=False)
 
 
 @debiased.reference(BUILT)
 def debiased_built(run: Run) -> Samples:
     """Scores of two hundredths of the inner product."""
-    return beside(run, trained(built(run)), steps(run, task=ISOTROPIC), task=ISOTROPIC, errors=False)
+    return compare(run, trained(built(run)), steps(run, task=ISOTROPIC), task=ISOTROPIC, errors=False)
 
 
 @debiased.control("a single head is not")
 def debiased_single(run: Run) -> Samples:
     """The same training with one head."""
-    return beside(run, trained(layers(run, heads=1)), steps(run, task=ISOTROPIC), task=ISOTROPIC, errors=False)
+    return compare(run, trained(layers(run, heads=1)), steps(run, task=ISOTROPIC), task=ISOTROPIC, errors=False)
 
 
 def single(run: Run) -> list[Predictor]:
@@ -299,19 +260,19 @@ def single(run: Run) -> list[Predictor]:
 )
 def several_heads(run: Run) -> Samples:
     """Four heads' error per the best single head's."""
-    return beside(run, trained(layers(run)), single(run), task=ISOTROPIC, errors=True)
+    return compare(run, trained(layers(run)), single(run), task=ISOTROPIC, errors=True)
 
 
 @several_heads.reference(BUILT)
 def several_heads_built(run: Run) -> Samples:
     """The pair's error per the best single head's."""
-    return beside(run, trained(built(run)), single(run), task=ISOTROPIC, errors=True)
+    return compare(run, trained(built(run)), single(run), task=ISOTROPIC, errors=True)
 
 
 @several_heads.control("a single head, trained alike, does not")
 def several_heads_single(run: Run) -> Samples:
     """The same training with one head."""
-    return beside(run, trained(layers(run, heads=1)), single(run), task=ISOTROPIC, errors=True)
+    return compare(run, trained(layers(run, heads=1)), single(run), task=ISOTROPIC, errors=True)
 
 
 @claim(
@@ -325,19 +286,19 @@ def several_heads_single(run: Run) -> Samples:
 )
 def nearly_bayes(run: Run) -> Samples:
     """Squared errors against noisy targets."""
-    return beside(run, trained(layers(run)), ridge(run), task=ISOTROPIC, errors=True)
+    return compare(run, trained(layers(run)), ridge(run), task=ISOTROPIC, errors=True)
 
 
 @nearly_bayes.reference("the posterior mean itself")
 def nearly_bayes_ridge(run: Run) -> Samples:
     """The ratio is one."""
-    return beside(run, ridge(run), ridge(run), task=ISOTROPIC, errors=True)
+    return compare(run, ridge(run), ridge(run), task=ISOTROPIC, errors=True)
 
 
 @nearly_bayes.control("a single head is beyond that factor")
 def nearly_bayes_single(run: Run) -> Samples:
     """The same training with one head."""
-    return beside(run, trained(layers(run, heads=1)), ridge(run), task=ISOTROPIC, errors=True)
+    return compare(run, trained(layers(run, heads=1)), ridge(run), task=ISOTROPIC, errors=True)
 
 
 LENGTHS = (20, 40, 80, 160)
@@ -407,18 +368,18 @@ def length_linear(run: Run) -> Samples:
 def preconditioned(run: Run) -> Samples:
     """Beside the best step with a rate for every axis."""
     ideal = steps(run, task=UNEQUAL, each=True)
-    return beside(run, trained(layers(run, task=UNEQUAL)), ideal, task=UNEQUAL, errors=False)
+    return compare(run, trained(layers(run, task=UNEQUAL)), ideal, task=UNEQUAL, errors=False)
 
 
 @preconditioned.reference("such a step found on other prompts")
 def preconditioned_step(run: Run) -> Samples:
     """The step against itself."""
     other = steps(run, task=UNEQUAL, each=True, purpose="other")
-    return beside(run, other, steps(run, task=UNEQUAL, each=True), task=UNEQUAL, errors=False)
+    return compare(run, other, steps(run, task=UNEQUAL, each=True), task=UNEQUAL, errors=False)
 
 
 @preconditioned.control("a step with one rate for all axes is not")
 def preconditioned_plain(run: Run) -> Samples:
     """The same step without the preconditioner."""
     plain = steps(run, task=UNEQUAL)
-    return beside(run, plain, steps(run, task=UNEQUAL, each=True), task=UNEQUAL, errors=False)
+    return compare(run, plain, steps(run, task=UNEQUAL, each=True), task=UNEQUAL, errors=False)

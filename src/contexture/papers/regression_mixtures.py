@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from contexture.claims.beside import Draw, each, excess, gap
-from contexture.claims.in_context import Predict, said_by, train_in_context
+from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.evaluation.predictors import Predictor, induced_weights, linear_predictor
@@ -27,7 +27,6 @@ from contexture.learners.classical.discrete_posterior import DiscretePosterior
 from contexture.learners.classical.ridge import Ridge
 from contexture.learners.in_context import InContext
 from contexture.learners.oracles.regression_mixture_em import fit_components, log_likelihoods
-from contexture.models.backbone import BackboneConfig
 from contexture.models.exponential_weights import ExponentialWeights
 from contexture.models.pairs import PairsModel
 from contexture.protocols import Pairs
@@ -105,14 +104,7 @@ MIXED = SHAPE | {"num_components": TASK.num_components}
 
 def trained(run: Run, task: str = TASK.card.name, settings: Mapping[str, Any] = MIXED) -> list[PairsModel]:
     """A transformer for each seed, trained on prompts of the mixture or of another task of the same shape."""
-    backbone = BackboneConfig(
-        pattern="softmax*3",
-        width=32,
-        num_heads=4,
-        feed_forward="relu",
-        positions="learned",
-        max_length=2 * TASK.num_points,
-    )
+    backbone = small_backbone(TASK.num_points)
     return train_in_context(run, backbone, task=task, settings=settings, num_features=TASK.num_features, num_steps=1000)
 
 
@@ -337,7 +329,7 @@ def shifted(run: Run, said: Sequence[Predict], *, scale: float = 1.0, moved: flo
 
         ours, ridge, zero = errors(along[0])
         ratios = {shift: a.mean() / b.mean() for shift, (a, b, _) in ((s, errors(s)) for s in sorted(set(along)))}
-        curves = {name: (tuple(ratios), torch.stack(list(ratios.values())))} if name else {}
+        curves = {name: (tuple(ratios), torch.stack(list(ratios.values())))}
         return OneSeed(values=ours, per=ridge, errors=ours, zero_errors=zero, curves=curves)
 
     return over_seeds(run, one)

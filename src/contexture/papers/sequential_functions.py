@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import Predict, predicts, said_by, train_in_context
+from contexture.claims.in_context import Predict, predicts, said_by, small_backbone, train_in_context
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
+from contexture.claims.running_sums import before
 from contexture.learners.classical.bayes_ridge import BayesRidge
 from contexture.learners.classical.nearest_neighbour import NearestNeighbour
 from contexture.learners.oracles.window import OnWindow, windows
-from contexture.models.backbone import BackboneConfig
 from contexture.protocols import Pairs
 from contexture.tasks.shuffled_labels import shuffle_labels
 from contexture.tasks.sliding_window import SlidingWindow
@@ -45,14 +45,7 @@ UNEXPLAINED = TASK.noise**2 + TASK.num_features * (TASK.length - 1) / TASK.lengt
 
 def trained(run: Run) -> list[Predict]:
     """What each seed's transformer says."""
-    backbone = BackboneConfig(
-        pattern="softmax*3",
-        width=32,
-        num_heads=4,
-        feed_forward="relu",
-        positions="learned",
-        max_length=2 * TASK.num_points,
-    )
+    backbone = small_backbone(TASK.num_points)
     models = train_in_context(
         run, backbone, task=TASK.card.name, settings=SETTINGS, num_features=TASK.num_features, num_steps=700
     )
@@ -207,8 +200,7 @@ def told(drawn: Pairs, chosen: Tensor) -> Tensor:
     first = (kept * x * drawn.y.unsqueeze(-1)).cumsum(1)
     penalty = TASK.length * TASK.noise**2 * torch.eye(x.shape[-1], dtype=x.dtype)
     weights = torch.linalg.solve(second + penalty, first.unsqueeze(-1)).squeeze(-1)
-    before = torch.cat((torch.zeros_like(weights[:, :1]), weights[:, :-1]), 1)
-    return (x * before).sum(-1)
+    return (x * before(weights)).sum(-1)
 
 
 Noisy = Callable[[Pairs, Tensor], Tensor]

@@ -7,23 +7,16 @@ without warm-up, clipping or weight decay, at four rates; plain linear maps agai
 Shapes: scores [episodes, keys]; errors [seeds, rates, episodes]; entropies [seeds, rates, points, layers].
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contexture.claims.protocol import Axes, Curve, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.leaves.spectral_linear import SpectralLinear
-from contexture.models.backbone import BackboneConfig
-from contexture.models.pairs import PairsModel, PairsModelConfig
-from contexture.probes.attention import attention_scores, entropy, least_entropy, relative_entropy
-from contexture.tasks.linear_regression import LinearRegression
+from contexture.probes.attention import least_entropy
+from contexture.probes.entropies import RATES, TASK, Maps, looks, trained
+from contexture.probes.least_entropy import KEYS, attaining_rows, over_norms, random_rows, searched_rows
 from contexture.training.cohort import stack
-from contexture.training.config import OptimiserConfig, TaskChoice, TrainingConfig
-from contexture.training.loop import Trainer
-from contexture.training.schedule import ScheduleConfig
 
 PAPER = Paper(
     key="sigma-reparam",
@@ -90,56 +83,6 @@ def spectral_norm_exact(run: Run) -> Samples:
 def spectral_norm_forgetting(run: Run) -> Samples:
     """Without memory one iteration is not enough."""
     return turned(run, "vectors drawn anew", kept=False)
-
-
-KEYS = 16
-NORMS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0)
-Rows = Mapping[float, Tensor]
-
-
-def random_rows(run: Run, seed: int) -> Rows:
-    """Scores in random directions, [episodes, keys], for every norm."""
-    rows = run.setting("rows", smoke=8, cpu=64)
-    drawn = torch.randn(rows, KEYS, generator=run.generator(seed, "rows"), dtype=torch.float64)
-    return {norm: norm * nn.functional.normalize(drawn, dim=-1) for norm in NORMS}
-
-
-def searched_rows(run: Run, seed: int) -> Rows:
-    """Scores of the same norms, turned by gradient steps until their entropy is as low as they find it."""
-    begun = random_rows(run, seed)
-    steps = run.setting("search steps", smoke=400, cpu=2000)
-    norms = torch.tensor(NORMS, dtype=torch.float64).view(-1, 1, 1)
-    free = nn.functional.normalize(torch.stack(list(begun.values())), dim=-1).requires_grad_()
-    optimiser = torch.optim.Adam([free], lr=0.02)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        torch.autograd.backward(entropy(norms * nn.functional.normalize(free, dim=-1)).log().sum())
-        optimiser.step()
-        schedule.step()
-    rows = norms * nn.functional.normalize(free.detach(), dim=-1)
-    return dict(zip(NORMS, rows.unbind(), strict=True))
-
-
-def attaining_rows(run: Run, seed: int) -> Rows:
-    """One key above all the others, which are alike: what the bound's proof ends with."""
-    rows = run.setting("rows", smoke=8, cpu=64)
-    row = torch.full((rows, KEYS), -1 / KEYS, dtype=torch.float64)
-    row[:, 0] += 1
-    return {norm: norm * nn.functional.normalize(row, dim=-1) for norm in NORMS}
-
-
-def over_norms(run: Run, rows: Any, measure: Any, name: str) -> Samples:
-    """What `measure` makes of entropies and bounds, [norms, episodes], with the entropies drawn over norms."""
-
-    def one(seed: int) -> OneSeed:
-        found = rows(run, seed)
-        entropies = torch.stack([entropy(row) for row in found.values()])
-        norms = torch.tensor(NORMS, dtype=torch.float64).unsqueeze(1).expand_as(entropies)
-        curves = {name: (NORMS, entropies.mean(1)), "bound": (NORMS, least_entropy(norms[:, 0], KEYS))}
-        return OneSeed(values=measure(entropies, norms), curves=curves)
-
-    return over_seeds(run, one)
 
 
 BY_NORM = Axes(x="norm of the scores", y="entropy, nats", log_y=True)
@@ -230,86 +173,6 @@ def exponential_attained(run: Run) -> Samples:
 def exponential_random(run: Run) -> Samples:
     """The same norms."""
     return over_norms(run, random_rows, pace, "random scores")
-
-
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-TASK = LinearRegression(num_features=3, num_points=8, noise=0.1)
-POINTS = 10
-Maps = Literal["plain", "spectral"]
-
-
-def configs(run: Run, maps: Maps, steps: int) -> list[TrainingConfig]:
-    """A run for each seed and rate, seeds outermost."""
-    backbone = BackboneConfig(
-        pattern="softmax*8", width=32, num_heads=2, expansion=2.0, residual="post-norm", maps=maps
-    )
-    return [
-        TrainingConfig(
-            task=TaskChoice(name="linear-regression", settings={"num_features": 3, "num_points": 8, "noise": 0.1}),
-            model=PairsModelConfig(num_features=TASK.num_features, backbone=backbone),
-            optimiser=OptimiserConfig(rate=rate),
-            schedule=ScheduleConfig(shape="linear", warm_up=0, hold=0.5),
-            steps=steps,
-            batch=64,
-            block=64,
-            seed=seed,
-            clip=None,
-        )
-        for seed in run.seeds
-        for rate in RATES
-    ]
-
-
-def looks(steps: int) -> list[int]:
-    """After how many steps the entropies are taken: at the start, at the end, and in between."""
-    return sorted({steps * point // POINTS for point in range(POINTS + 1)})
-
-
-def trained(run: Run, maps: Maps) -> Mapping[str, Tensor]:
-    """What became of every run: entropies [seeds, rates, points, layers], errors and zero_errors [.., episodes].
-
-    The first of the points is before training; errors are those on the last example.
-    """
-    steps = run.setting("training steps", smoke=3, cpu=400)
-    episodes = run.setting("prompts", smoke=64, cpu=1000)
-    chosen = configs(run, maps, steps)
-
-    def make() -> Mapping[str, Tensor]:
-        trainer = Trainer(chosen)
-        entropies = []
-        for step in range(steps + 1):
-            if step in looks(steps):
-                entropies.append(torch.stack([_layers(run, model) for model in trainer.plain_models()]))
-            if step < steps:
-                trainer.step(step)
-        errors, zero_errors = _errors(run, trainer, episodes)
-        shape = (len(run.seeds), len(RATES))
-        return {
-            "entropies": torch.unflatten(torch.stack(entropies, 1), 0, shape),
-            "errors": torch.unflatten(errors, 0, shape),
-            "zero_errors": torch.unflatten(zero_errors, 0, shape),
-        }
-
-    return run.kept({"sigma-reparam": [one.to_json() for one in chosen], "prompts": episodes}, make)
-
-
-def _layers(run: Run, model: nn.Module) -> Tensor:
-    """The mean relative entropy of every layer on fixed prompts, [layers]."""
-    assert isinstance(model, PairsModel)
-    drawn = run.sample(TASK, 64, seed=0, purpose="entropy")
-    return torch.stack([relative_entropy(scores).mean() for scores in attention_scores(model.eval(), drawn)])
-
-
-@torch.no_grad()
-def _errors(run: Run, trainer: Trainer, episodes: int) -> tuple[Tensor, Tensor]:
-    """Squared errors on the last example, and those of zero, [members, episodes]."""
-    errors, zero = [], []
-    for config, model in zip(trainer.configs, trainer.plain_models(), strict=True):
-        drawn = run.sample(TASK, episodes, seed=config.seed).to(dtype=torch.float32)
-        said = model.eval()(drawn.x, drawn.y).mean
-        errors.append((said - drawn.y)[:, -1].square().double())
-        zero.append(drawn.y[:, -1].square().double())
-    return torch.stack(errors), torch.stack(zero)
 
 
 def together(run: Run, *, point: int, opposite: bool = False) -> Samples:

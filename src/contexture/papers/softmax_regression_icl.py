@@ -135,7 +135,7 @@ def largest(run: Run, moved: Moved, *, normalised: bool = True, name: str = "") 
             values=highest.unsqueeze(0),
             errors=errors,
             zero_errors=before,
-            curves={name: (RADII, curve)} if name else {},
+            curves={name: (RADII, curve)},
         )
 
     return over_seeds(run, one)

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from contexture.claims.asked import compared
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import Asked, Predictor, best_first_rate, difference, linear_predictor
+from contexture.evaluation.predictors import Asked, Predictor, best_first_rate, linear_predictor
 from contexture.learners.classical.ols import OLS
 from contexture.tasks.draws import normal
 
@@ -124,10 +125,7 @@ def near_limit(run: Run, *, which: str) -> Samples:
         p = Prompts().draw(episodes, generator=run.generator(seed, "evaluate"))
         # The reference differs from the closed form by one example in N.
         ours = {"flow": lambda: flow(fit), "limit": lambda: limit(21), "plain": lambda: plain_step(fit)}[which]()
-        said = ours(p.x, p.y, p.queries)
-        distance, size = difference(said, limit(20)(p.x, p.y, p.queries))
-        errors = (said - p.targets).square().mean(1)
-        return OneSeed(values=distance, per=size, errors=errors, zero_errors=p.targets.square().mean(1))
+        return compared(p, ours(p.x, p.y, p.queries), limit(20)(p.x, p.y, p.queries), errors=False)
 
     return over_seeds(run, one)
 

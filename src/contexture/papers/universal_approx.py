@@ -114,17 +114,12 @@ WIDTHS = tuple(POSITIONS * TERMS * intervals + POSITIONS for intervals in INTERV
 BY_WIDTH = Axes(x="width of the feed-forward network", y="largest error, relative", log_x=True, log_y=True, rule=True)
 
 
-def line(name: str, x: tuple[int, ...], y: Tensor) -> dict[str, tuple[tuple[int, ...], Tensor]]:
-    """A line of the figure, unless it would lie under another."""
-    return {name: (x, y)} if name else {}
-
-
 def largest_error(run: Run, approximation: Approximation, name: str) -> Samples:
     """At the widest layer, over all sequences and positions; a learner without a name has no line in the figure."""
 
     def one(seed: int) -> OneSeed:
         errors, squared, zero = found(run, seed, approximation)
-        return OneSeed(values=errors[-1], errors=squared, zero_errors=zero, curves=line(name, WIDTHS, errors.mean(1)))
+        return OneSeed(values=errors[-1], errors=squared, zero_errors=zero, curves={name: (WIDTHS, errors.mean(1))})
 
     return over_seeds(run, one)
 
@@ -161,7 +156,7 @@ def pace(run: Run, approximation: Approximation, name: str) -> Samples:
     def one(seed: int) -> OneSeed:
         errors, squared, zero = found(run, seed, approximation)
         slopes = (at[:, None] * errors[1:].log()).sum(0) / at.square().sum()
-        return OneSeed(values=slopes, errors=squared, zero_errors=zero, curves=line(name, WIDTHS, errors.mean(1)))
+        return OneSeed(values=slopes, errors=squared, zero_errors=zero, curves={name: (WIDTHS, errors.mean(1))})
 
     return over_seeds(run, one)
 
@@ -213,9 +208,7 @@ def sorting(run: Run, *, copies: bool = True, exact: bool = False, name: str) ->
             )
             errors.append((said - wanted).square().mean(1))
         share = torch.stack([error.mean() / zero.mean() for error in errors])
-        return OneSeed(
-            values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves=line(name, widths, share)
-        )
+        return OneSeed(values=errors[-1], per=zero, errors=errors[-1], zero_errors=zero, curves={name: (widths, share)})
 
     return over_seeds(run, one)
 

@@ -11,22 +11,20 @@ Trained transformers have three features, eight examples, 32 wide layers: the pa
 Shapes: x [episodes, examples, features], y [episodes, examples], queries [episodes, queries, features].
 """
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
-from contexture.claims.in_context import train_in_context
+from contexture.claims.asked import ReadOuts, apart
+from contexture.claims.beside import each, gap
+from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context, untrained
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
-from contexture.evaluation.predictors import Asked, ask, difference
+from contexture.claims.running_sums import one_step, solved
+from contexture.evaluation.predictors import Asked, ask
 from contexture.learners.classical.ridge import Ridge
-from contexture.learners.in_context import InContext
-from contexture.models.backbone import BackboneConfig
-from contexture.models.pairs import PairsModel, PairsModelConfig
+from contexture.models.pairs import PairsModel
 from contexture.models.updates import online_descent, online_ridge
-from contexture.probes.hidden import hidden_states
-from contexture.probes.pooled import PooledProbe
+from contexture.probes.by_layer import holding, inside, probed
 from contexture.protocols import Pairs
 from contexture.tasks.linear_regression import LinearRegression
 
@@ -43,7 +41,6 @@ BUILT = LinearRegression(num_features=4, num_points=17, noise=0.5)
 EXAMPLES = BUILT.num_points - 1
 RATE, PENALTY = 0.05, 0.25
 BY_EXAMPLE = Axes(x="examples", y="difference from the algorithm, relative", log_y=True, rule=True)
-ReadOuts = Callable[[Asked], list[Tensor]]
 
 
 def stochastic_steps(p: Asked) -> list[Tensor]:
@@ -96,21 +93,13 @@ def ridge_layers(p: Asked) -> list[Tensor]:
     return online_ridge(BUILT.num_features, num_examples=EXAMPLES, penalty=PENALTY).read_outs(*p[:3])
 
 
-def apart(run: Run, said_by: ReadOuts, algorithm: ReadOuts, name: str) -> Samples:
+def follows(run: Run, layers: ReadOuts, algorithm: ReadOuts, name: str) -> Samples:
     """The largest relative difference between read-outs and the algorithm, over examples."""
     episodes = run.setting("episodes", smoke=16, cpu=128)
 
     def one(seed: int) -> OneSeed:
         p = ask(run.sample(BUILT, episodes, seed=seed))
-        said = said_by(p)
-        parts = [difference(ours, theirs) for ours, theirs in zip(said, algorithm(p), strict=True)]
-        gaps = torch.stack([(gap / size.mean()).sqrt() for gap, size in parts])
-        return OneSeed(
-            values=gaps.amax(0),
-            errors=(said[-1] - p.targets).square().mean(1),
-            zero_errors=p.targets.square().mean(1),
-            curves={name: (range(1, EXAMPLES + 1), gaps.mean(1))},
-        )
+        return apart(p, layers(p), algorithm(p), name)
 
     return over_seeds(run, one)
 
@@ -124,19 +113,19 @@ def apart(run: Run, said_by: ReadOuts, algorithm: ReadOuts, name: str) -> Sample
 )
 def descent(run: Run) -> Samples:
     """Sixteen steps in 33 layers."""
-    return apart(run, descent_layers, stochastic_steps, "constructed layers")
+    return follows(run, descent_layers, stochastic_steps, "constructed layers")
 
 
 @descent.reference("the same steps written with matrices")
 def descent_by_matrices(run: Run) -> Samples:
     """The rounding between two ways of writing them."""
-    return apart(run, steps_by_matrices, stochastic_steps, "matrices")
+    return follows(run, steps_by_matrices, stochastic_steps, "matrices")
 
 
 @descent.control("layers that add up the examples, without the error that is left, take other steps")
 def descent_blind(run: Run) -> Samples:
     """The same layers but for the residual."""
-    return apart(run, blind_layers, stochastic_steps, "without the residual")
+    return follows(run, blind_layers, stochastic_steps, "without the residual")
 
 
 @claim(
@@ -148,43 +137,30 @@ def descent_blind(run: Run) -> Samples:
 )
 def ridge(run: Run) -> Samples:
     """Sherman and Morrison's update for sixteen examples, in 50 layers."""
-    return apart(run, ridge_layers, ridge_by_rotations, "constructed layers")
+    return follows(run, ridge_layers, ridge_by_rotations, "constructed layers")
 
 
 @ridge.reference("the normal equations solved after each example")
 def ridge_by_solving(run: Run) -> Samples:
     """The rounding between two ways of solving them."""
-    return apart(run, ridge_by_normal_equations, ridge_by_rotations, "normal equations")
+    return follows(run, ridge_by_normal_equations, ridge_by_rotations, "normal equations")
 
 
 @ridge.control("the layers that take gradient steps are elsewhere")
 def ridge_by_descent(run: Run) -> Samples:
     """The other construction on the same prompts."""
-    return apart(run, descent_layers, ridge_by_rotations, "gradient steps")
+    return follows(run, descent_layers, ridge_by_rotations, "gradient steps")
 
 
 LOW, HIGH = 0.25, 1.0
 """Standard deviations of the noise; their squares are the penalties of the Bayesian estimators."""
-DEPTH, WIDTH = 3, 32
+DEPTH = 3
 PENALTIES = (0.01, LOW**2, 0.25, HIGH**2, 4.0)
-Predict = Callable[[Pairs], Tensor]
 
 
 def task(noise: float) -> LinearRegression:
     """Eight examples and a query in three dimensions."""
     return LinearRegression(num_features=3, num_points=9, noise=noise)
-
-
-def backbone(depth: int) -> BackboneConfig:
-    """Layers of softmax attention and a perceptron."""
-    return BackboneConfig(
-        pattern=f"softmax*{depth}",
-        width=WIDTH,
-        num_heads=4,
-        feed_forward="relu",
-        positions="learned",
-        max_length=2 * task(LOW).num_points,
-    )
 
 
 def trained(run: Run, *, noise: float = LOW, depth: int = DEPTH) -> list[PairsModel]:
@@ -193,7 +169,7 @@ def trained(run: Run, *, noise: float = LOW, depth: int = DEPTH) -> list[PairsMo
     settings = {"num_features": shape.num_features, "num_points": shape.num_points, "noise": noise}
     return train_in_context(
         run,
-        backbone(depth),
+        small_backbone(shape.num_points, depth=depth),
         task=shape.card.name,
         settings=settings,
         num_features=shape.num_features,
@@ -201,55 +177,9 @@ def trained(run: Run, *, noise: float = LOW, depth: int = DEPTH) -> list[PairsMo
     )
 
 
-def of(models: Sequence[PairsModel]) -> list[Predict]:
-    """What models predict of every y from what came before it."""
-
-    def predict(model: PairsModel) -> Predict:
-        def say(drawn: Pairs) -> Tensor:
-            mean = InContext(model).prequential(drawn).mean
-            assert mean is not None
-            return mean
-
-        return say
-
-    return [predict(model) for model in models]
-
-
 def penalised(penalty: float) -> Predict:
     """Ridge regression, by the workbench's triangle of rotations."""
-
-    def say(drawn: Pairs) -> Tensor:
-        mean = Ridge(penalty=penalty).prequential(drawn).mean
-        assert mean is not None
-        return mean
-
-    return say
-
-
-def solved(penalty: float) -> Predict:
-    """The same from running sums of x x' and x y."""
-
-    def say(drawn: Pairs) -> Tensor:
-        x, y = drawn.x, drawn.y.unsqueeze(-1)
-        second = (x.unsqueeze(-1) * x.unsqueeze(-2)).cumsum(1) + penalty * torch.eye(x.shape[2], dtype=x.dtype)
-        weights = torch.linalg.solve(second, (x * y).cumsum(1).unsqueeze(-1)).squeeze(-1)
-        before = torch.cat((torch.zeros_like(weights[:, :1]), weights[:, :-1]), 1)
-        return (x * before).sum(-1)
-
-    return say
-
-
-def one_step(noise: float) -> Predict:
-    """A gradient step from zero at the rate that is best after n examples."""
-
-    def say(drawn: Pairs) -> Tensor:
-        x, y = drawn.x, drawn.y.unsqueeze(-1)
-        n = torch.arange(x.shape[1], dtype=x.dtype).view(1, -1, 1)
-        sums = (x * y).cumsum(1)
-        before = torch.cat((torch.zeros_like(sums[:, :1]), sums[:, :-1]), 1)
-        return (x * before / (n + x.shape[2] + 1 + noise**2)).sum(-1)
-
-    return say
+    return said_by(Ridge(penalty=penalty))
 
 
 BY_EXAMPLES = Axes(x="examples", y="squared difference of predictions, relative", log_y=True)
@@ -287,7 +217,7 @@ def by_depth(run: Run, learners: list[Predict], name: str) -> Samples:
 )
 def depth(run: Run) -> Samples:
     """Three layers."""
-    return by_depth(run, of(trained(run)), "three layers")
+    return by_depth(run, each(trained(run)), "three layers")
 
 
 @depth.reference("the normal equations on running sums")
@@ -299,7 +229,7 @@ def depth_reference(run: Run) -> Samples:
 @depth.control("a single layer is nearer to the gradient step")
 def depth_shallow(run: Run) -> Samples:
     """The same training with one layer."""
-    return by_depth(run, of(trained(run, depth=1)), "one layer")
+    return by_depth(run, each(trained(run, depth=1)), "one layer")
 
 
 def by_noise(run: Run, learners: list[Predict], name: str) -> Samples:
@@ -317,7 +247,7 @@ def by_noise(run: Run, learners: list[Predict], name: str) -> Samples:
             per=gaps[HIGH**2],
             errors=(said - drawn.y).square().mean(1),
             zero_errors=drawn.y.square().mean(1),
-            curves={name: (PENALTIES, line)} if name else {},
+            curves={name: (PENALTIES, line)},
         )
 
     return over_seeds(run, one)
@@ -335,7 +265,7 @@ def by_noise(run: Run, learners: list[Predict], name: str) -> Samples:
 )
 def noise(run: Run) -> Samples:
     """Trained on noise 0.25."""
-    return by_noise(run, of(trained(run)), "trained on noise 0.25")
+    return by_noise(run, each(trained(run)), "trained on noise 0.25")
 
 
 @noise.reference("the normal equations with the penalty of noise 0.25")
@@ -347,27 +277,14 @@ def noise_reference(run: Run) -> Samples:
 @noise.control("trained on noise 1 they are nearer to the larger penalty, on the same prompts")
 def noise_high(run: Run) -> Samples:
     """The same transformer, trained on other data."""
-    return by_noise(run, of(trained(run, noise=HIGH)), "trained on noise 1")
+    return by_noise(run, each(trained(run, noise=HIGH)), "trained on noise 1")
 
 
 def from_bayes(run: Run, learners: list[Predict], name: str) -> Samples:
     """Squared differences from the Bayesian estimator, over the variance of its predictions."""
     episodes = run.setting("episodes", smoke=256, cpu=2048)
-
-    def one(seed: int) -> OneSeed:
-        drawn = run.sample(task(LOW), episodes, seed=seed)
-        said, best = learners[run.seeds.index(seed)](drawn), penalised(LOW**2)(drawn)
-        gaps, sizes = (said - best).square()[:, 1:], best.square()[:, 1:]
-        curves = {name: (range(1, drawn.time), gaps.mean(0) / sizes.mean(0))} if name else {}
-        return OneSeed(
-            values=gaps.mean(1),
-            per=sizes.mean(1),
-            errors=(said - drawn.y).square().mean(1),
-            zero_errors=drawn.y.square().mean(1),
-            curves=curves,
-        )
-
-    return over_seeds(run, one)
+    best = penalised(LOW**2)
+    return gap(run, lambda seed: run.sample(task(LOW), episodes, seed=seed), learners, best, name=name, pooled=False)
 
 
 @claim(
@@ -381,7 +298,7 @@ def from_bayes(run: Run, learners: list[Predict], name: str) -> Samples:
 )
 def bayes(run: Run) -> Samples:
     """Layers 32 wide."""
-    return from_bayes(run, of(trained(run)), "three layers")
+    return from_bayes(run, each(trained(run)), "three layers")
 
 
 @bayes.reference("the normal equations with the penalty of the noise")
@@ -393,10 +310,7 @@ def bayes_reference(run: Run) -> Samples:
 @bayes.control("a single layer, trained alike, stays away")
 def bayes_shallow(run: Run) -> Samples:
     """The same width at a third of the depth."""
-    return from_bayes(run, of(trained(run, depth=1)), "one layer")
-
-
-States = Callable[[int, Pairs], list[Tensor]]
+    return from_bayes(run, each(trained(run, depth=1)), "one layer")
 
 
 def moment(drawn: Pairs) -> Tensor:
@@ -409,44 +323,10 @@ def weights(drawn: Pairs) -> Tensor:
     return Ridge(penalty=LOW**2).weights(drawn.x[:, :-1], drawn.y[:, :-1])
 
 
-def probed(run: Run, states: States, target: Callable[[Pairs], Tensor], name: str) -> Samples:
-    """The share of the target's variance that a probe leaves, at the best of the layers after the first."""
-    fitted = run.setting("prompts fitted", smoke=256, cpu=1024)
-    asked = run.setting("prompts", smoke=256, cpu=1024)
-    probe = PooledProbe(steps=run.setting("probe's steps", smoke=60, cpu=300))
-
-    def one(seed: int) -> OneSeed:
-        fit, new = (
-            run.sample(task(LOW), size, seed=seed, purpose=purpose)
-            for size, purpose in ((fitted, "probe"), (asked, "evaluate"))
-        )
-        wanted, left = target(new), []
-        spread = (wanted - wanted.mean(0)).square().mean(1)
-        for layer, (shown, h) in enumerate(zip(states(seed, fit), states(seed, new), strict=True)):
-            read = probe.fit(shown, target(fit), generator=run.generator(seed, "probe", layer))
-            left.append((read(h).double() - wanted).square().mean(1))
-        by_layer = torch.stack(left)
-        best = by_layer[1:].mean(1).argmin() + 1
-        curves = {name: (range(len(left)), by_layer.mean(1) / spread.mean())} if name else {}
-        return OneSeed(values=by_layer[best], per=spread, errors=by_layer[best], zero_errors=spread, curves=curves)
-
-    return over_seeds(run, one)
-
-
-def inside(models: Sequence[PairsModel], run: Run) -> States:
-    """The hidden vectors of each seed's model."""
-    return lambda seed, drawn: hidden_states(models[run.seeds.index(seed)], drawn)
-
-
-def untrained(run: Run) -> list[PairsModel]:
-    """Transformers of the same shape as they begin."""
-    config = PairsModelConfig(num_features=task(LOW).num_features, backbone=backbone(DEPTH))
-    return [PairsModel(config, generator=run.generator(seed, "untrained")) for seed in run.seeds]
-
-
-def holding(target: Callable[[Pairs], Tensor]) -> States:
-    """Hidden vectors that are the inputs at first, and the target itself after a layer."""
-    return lambda _, drawn: [drawn.x, target(drawn).unsqueeze(1)]
+def begun(run: Run) -> list[PairsModel]:
+    """Transformers of the same shape before training."""
+    shape = task(LOW)
+    return untrained(run, small_backbone(shape.num_points, depth=DEPTH), num_features=shape.num_features)
 
 
 MEANT = "a quarter of its variance left is a correlation of .87; what is merely mixed at random leaves more than half"
@@ -464,19 +344,19 @@ BY_LAYER = Axes(x="layer", y="share of the variance left", rule=True)
 )
 def moments(run: Run) -> Samples:
     """After eight examples, at the best layer."""
-    return probed(run, inside(trained(run), run), moment, "trained")
+    return probed(run, task(LOW), inside(trained(run), run), moment, "trained")
 
 
 @moments.reference("the same probe on vectors that are the moments")
 def moments_reference(run: Run) -> Samples:
     """What fitting a probe costs."""
-    return probed(run, holding(moment), moment, "")
+    return probed(run, task(LOW), holding(moment), moment, "")
 
 
 @moments.control("an untrained transformer does not")
 def moments_untrained(run: Run) -> Samples:
     """The same probe on the same shape."""
-    return probed(run, inside(untrained(run), run), moment, "untrained")
+    return probed(run, task(LOW), inside(begun(run), run), moment, "untrained")
 
 
 @claim(
@@ -490,16 +370,16 @@ def moments_untrained(run: Run) -> Samples:
 )
 def weight_vectors(run: Run) -> Samples:
     """The Bayesian estimate from eight examples, at the best layer."""
-    return probed(run, inside(trained(run), run), weights, "trained")
+    return probed(run, task(LOW), inside(trained(run), run), weights, "trained")
 
 
 @weight_vectors.reference("the same probe on vectors that are the weights")
 def weight_vectors_reference(run: Run) -> Samples:
     """What fitting a probe costs."""
-    return probed(run, holding(weights), weights, "")
+    return probed(run, task(LOW), holding(weights), weights, "")
 
 
 @weight_vectors.control("an untrained transformer does not")
 def weight_vectors_untrained(run: Run) -> Samples:
     """The same probe on the same shape."""
-    return probed(run, inside(untrained(run), run), weights, "untrained")
+    return probed(run, task(LOW), inside(begun(run), run), weights, "untrained")

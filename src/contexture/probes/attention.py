@@ -83,3 +83,15 @@ def least_entropy(norm: Float[Tensor, "*lead"], keys: int) -> Float[Tensor, "*le
     gap = norm.double() * math.sqrt(keys / (keys - 1))
     others = (keys - 1) * torch.exp(-gap)
     return torch.log1p(others) + gap * others / (1 + others)
+
+
+def layer_entropies(model: PairsModel, episodes: Pairs) -> Float[Tensor, " layers"]:
+    """The mean relative entropy of every softmax layer.
+
+    >>> from contexture.learners.in_context import InContext
+    >>> from contexture.tasks.linear_regression import LinearRegression
+    >>> episodes = LinearRegression(num_points=3).sample(5, generator=torch.Generator().manual_seed(0))
+    >>> tuple(layer_entropies(InContext.example().model, episodes).shape)
+    (2,)
+    """
+    return torch.stack([relative_entropy(scores).mean() for scores in attention_scores(model, episodes)])

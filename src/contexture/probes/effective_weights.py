@@ -8,6 +8,9 @@ transformer circuits"). The sign is that of the read-out of `contexture.models.s
 Shapes: width = that of a token (x, y).
 """
 
+from typing import NamedTuple
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,3 +41,36 @@ def share_outside(found: Float[Tensor, "heads *shape"], pattern: Float[Tensor, "
     flat, shape = found.flatten(1), pattern.flatten()
     along = (flat @ shape).square() / shape.square().sum()
     return 1 - along / flat.square().sum(1)
+
+
+class Heads(NamedTuple):
+    """Key-query matrices over x of the query, what heads add of every entry, and the share each contributes."""
+
+    scores: Float[Tensor, "heads width features"]
+    values: Float[Tensor, "heads width"]
+    weights: Float[Tensor, " heads"]
+
+
+def heads_of(layer: SelfAttention) -> Heads:
+    """The heads of a layer, each weighed by its value for the target times the size of its scores."""
+    scores, values = key_query(layer)[:, :, :-1], target_value(layer)
+    weights = values[:, -1].abs() * scores.flatten(1).norm(dim=1)
+    return Heads(scores, values, weights / weights.sum())
+
+
+def off_identity(heads: Heads) -> Float[Tensor, ""]:
+    """The share of the key-query matrices that is not c I for x and nothing for y."""
+    identity = torch.eye(*heads.scores.shape[1:], dtype=heads.scores.dtype)
+    return (heads.weights * share_outside(heads.scores, identity)).sum()
+
+
+def off_target(heads: Heads) -> Float[Tensor, ""]:
+    """The share of what heads add that is not of y."""
+    target = torch.eye(heads.values.shape[1], dtype=heads.values.dtype)[-1]
+    return (heads.weights * share_outside(heads.values, target)).sum()
+
+
+def imbalance(heads: Heads) -> Float[Tensor, ""]:
+    """How far the heads' values for the target are from summing to zero: |sum of m| over sum of |m|."""
+    m = heads.values[:, -1]
+    return m.sum().abs() / m.abs().sum()
