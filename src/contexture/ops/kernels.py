@@ -88,7 +88,7 @@ def kernel(op: str) -> Callable[..., Any]:
     )
 
     def on_device(first: Tensor, *rest: Any, **keywords: Any) -> Any:
-        with torch.cuda.device_of(first):
+        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
             return found(first, *rest, **keywords)
 
     return on_device
