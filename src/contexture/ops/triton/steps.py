@@ -7,7 +7,7 @@ with a = 1 (linear attention, delta rule), exp(g) a head (retention, Mamba-2, ga
 selective scan's step, h <- exp(dt A) h + dt x B', y = C.h, is a kernel of its own: its state is diagonal.
 
 q, k: [batch, 1, heads, dim]; v, o: [batch, 1, heads, out]; g: [batch, 1, heads] or [batch, 1, heads, dim]; b: [batch,
-1, heads]; S: [batch, heads, dim, out] in fp32. A new memory is returned, or the given one is overwritten if asked for.
+1, heads]; S: [batch, heads, dim, out] in fp32. A new memory is returned.
 
 Bound by bytes: the memory is read and written once, 8 * dim * out B a head (batch 8, 16 heads of 128 by 128: 16.8 MB,
 5.6 us at 3.0 TB/s), for 6 FLOPs a number. Separate calls for decay, recall, write and read would pass it through memory
