@@ -439,7 +439,7 @@ def test_the_law_that_is_broken_is_named(mixer, said):
 def test_laws_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="no law is named 'streeming': there are interface, causality, state"):
         check_mixer(LinearAttention, laws=("streeming",))
-    with pytest.raises(InputError, match="no law is named 'cots'"):
+    with pytest.raises(LawError, match="law of card: the waiver of 'cots' names no law"):
         check_mixer(with_card(LinearAttention, waivers={"cots": "misspelt"}))
 
 

@@ -18,12 +18,15 @@ def run_laws(
 ) -> None:
     """Raise LawError at the first law that `thing` breaks; a waived law has to be broken, or its waiver goes.
 
-    What `thing` raises breaks the law at which it does. InputError where `only` or a waiver names no law.
+    What `thing` raises breaks the law at which it does. A waiver that names no law breaks that of the card; InputError
+    where `only` does.
     """
     waived = waivers or {}
-    for name in (*only, *waived):
-        if name not in laws:
-            raise InputError(f"no law is named {name!r}: there are {', '.join(laws)}")
+    known = f"there are {', '.join(laws)}"
+    if wrong := [name for name in only if name not in laws]:
+        raise InputError(f"no law is named {wrong[0]!r}: {known}")
+    if wrong := [name for name in waived if name not in laws]:
+        raise LawError("card", f"the waiver of {wrong[0]!r} names no law that applies: {known}")
     for name, law in laws.items():
         if only and name not in only:
             continue
