@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from contexture.models.tokens import TokenModel
 from contexture.protocols import MixerCard
 from contexture.randomness import generator
 from contexture.reports.ladder_html import render_ladder
+from contexture.reports.ladder_markdown import accuracy_by_rung
 from contexture.reports.ladder_terminal import accuracy, print_ladder
 from contexture.training.interrupts import Interrupted
 
@@ -332,6 +334,18 @@ def test_the_document_is_strict_json_and_the_report_escapes_names() -> None:
     assert "b<script>" not in html
     assert "<b>no</b>" not in html
     assert html.count("<svg") == 4
+
+
+def test_what_reads_as_the_best_of_a_rung_is_bold() -> None:
+    found = {"a": (0.996, 0.5), "b": (0.999, 0.504), "c": (0.9, 0.52)}
+    rungs = ("induction", "mqar-4")
+    placings = [
+        placing(name, rung, value) for name, both in found.items() for rung, value in zip(rungs, both, strict=True)
+    ]
+    picture = accuracy_by_rung(ladder_of(placings, labels=tuple(found)), "parameters")
+    shown = re.findall(r"<text([^>]*)>(\d\.\d\d)</text>", picture)
+    assert sorted(text for style, text in shown if re.search("bold|700", style)) == ["0.52", "1.00", "1.00"]
+    assert len(shown) == 6
 
 
 def test_a_narrow_terminal_gets_every_rung_over_several_tables() -> None:

@@ -28,10 +28,14 @@ def page(ladder: Ladder) -> str:
 
 
 def accuracy_by_rung(ladder: Ladder, match: str) -> str:
-    """Accuracies as a grid, the best mean first; the tint goes from chance to one, and each rung's best is bold."""
+    """A grid of accuracies, best mean first; the tint goes from chance to one, what reads as a rung's best is bold."""
     standings, rungs = ladder.standings(match), ladder.rungs
-    reached = {rung.name: [one.placings[rung.name].accuracy for one in standings] for rung in rungs}
-    best = {name: max(filter(math.isfinite, values), default=math.nan) for name, values in reached.items()}
+    reached = {rung.name: [one.placings[rung.name] for one in standings] for rung in rungs}
+    best = {
+        name: accuracy(max(finite, key=lambda placing: placing.accuracy), interval=False)
+        for name, placings in reached.items()
+        if (finite := [placing for placing in placings if math.isfinite(placing.accuracy)])
+    }
 
     def cell(row: int, column: int) -> GridCell:
         rung = rungs[column].name
@@ -40,11 +44,8 @@ def accuracy_by_rung(ladder: Ladder, match: str) -> str:
             return GridCell(text="", tint=0.0)
         guess = 1 - ladder.chance[rung]
         gained = min(1.0, max(0.0, (placing.accuracy - guess) / (1 - guess)))
-        return GridCell(
-            text=accuracy(placing, interval=False),
-            tint=0.04 + 0.56 * gained,
-            bold=placing.accuracy == best[rung],
-        )
+        text = accuracy(placing, interval=False)
+        return GridCell(text=text, tint=0.04 + 0.56 * gained, bold=text == best[rung])
 
     return grid(
         [one.entrant.label for one in standings],
