@@ -56,9 +56,9 @@ async def load(port: int, requests: Iterator[bytes], *, connections: int, second
     async def ask() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**21)
         sent = begun
-        while sent < end:
+        while sent < end and (asked := next(requests, None)) is not None:  # no search is asked twice
             sent = time.perf_counter()
-            sizes.append(await exchange(reader, writer, next(requests)))
+            sizes.append(await exchange(reader, writer, asked))
             latencies.append(time.perf_counter() - sent)
         writer.close()
         await writer.wait_closed()
