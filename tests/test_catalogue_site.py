@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from catalogue_toys import write_toys
-from contexture.catalogue import pages, pages_compare
+from contexture.catalogue import pages, pages_compare, parts
 from contexture.catalogue.library import Library, load_library
 from contexture.catalogue.pages_paper import paper
 from contexture.catalogue.query import Query
@@ -212,15 +212,17 @@ def test_a_leaderboard_stands_from_the_best_to_the_worst(library: Library) -> No
     parity, copying = (pages_compare.leaderboard(library, name, SERVED) for name in ("parity", "copying"))
     assert "Nothing was recorded on it yet" in parity
     assert "contexture compare parity" in parity
-    assert "contexture compare recall --tasks copying --mixers all" in copying
+    assert "python benchmarks/recall_ladder.py" in copying
     assert "recall --tasks" not in parity
+    ladder = "contexture compare recall --tasks copying --mixers all"
+    assert parts.commands(library.part("tasks", "copying")) == ("contexture compare copying", ladder)
 
 
 def test_a_leaderboard_says_what_was_measured_of_what(library: Library) -> None:
-    text = pages_compare.leaderboard(library, "mqar", SERVED)
-    assert "Share of answers that are right (vocabulary 64, length 48, num pairs 8)" in text
-    assert "the dotted line is chance, 3.1 %" in text
-    assert "width 36, 14 k parameters, 328 B of state, muon at 0.1" in text
+    text = pages_compare.leaderboard(library, "copying", SERVED)
+    assert "Share of answers that are right (vocabulary 16, num tokens 16)" in text
+    assert "the dotted line is chance, 6.7 %" in text
+    assert "width 32, 10 k parameters, 8.0 KiB of state, muon at 0.1" in text
     assert re.findall(r"<text [^>]*>([^<]+)</text>", text) == ["0 %", "25 %", "50 %", "75 %", "100 %"]
 
 
