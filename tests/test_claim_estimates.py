@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from contexture.claims.by_layer import holding, probed
+from contexture.claims.least_entropy import KEYS, NORMS, attaining_rows, over_norms, random_rows
 from contexture.claims.pretraining import pretraining_error
 from contexture.claims.random_features import (
     DIM,
@@ -23,8 +25,6 @@ from contexture.claims.run import Run
 from contexture.models.concept_attention import over_concepts, over_examples
 from contexture.models.constructed import descent
 from contexture.probes.attention import least_entropy
-from contexture.probes.by_layer import holding, probed
-from contexture.probes.least_entropy import KEYS, NORMS, attaining_rows, over_norms, random_rows
 from contexture.tasks.finite_linear_regression import FiniteLinearRegression
 from contexture.tasks.linear_regression import LinearRegression
 

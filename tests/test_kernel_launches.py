@@ -11,19 +11,10 @@ from contexture.ops import kernels
 from contexture.ops.linear_attention import linear_attention
 from contexture.testing.agreement import agree
 from contexture.testing.kernels import ops_with_kernels
+from kernel_toys import DEVICE, STEPS, linux
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux alone")
 interpreted = pytest.mark.skipif(not kernels.interpreted(), reason="a GPU does not tell its grids")
-DEVICE = "cpu" if kernels.interpreted() else "cuda"
 OPS = discovery.ops()
-STATEFUL = (
-    "linear-attention",
-    "decayed-linear-attention",
-    "gated-linear-attention",
-    "delta-rule",
-    "gated-delta-rule",
-    "selective-scan",
-)
 
 
 def grids(name: str, batch: int, monkeypatch) -> list[tuple[int, ...]]:
@@ -57,7 +48,7 @@ def test_the_batch_lies_along_the_first_axis_of_a_grid(name, monkeypatch):
 
 
 @linux
-@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("name", STEPS)
 def test_a_memory_may_lie_as_it_likes_and_be_of_half_precision(name):
     generator = torch.Generator().manual_seed(0)
     inputs = [x.float() for x in OPS[name].sample(generator, batch=2, time=20, heads=2, dim=3)]

@@ -10,9 +10,10 @@ import torch
 from contexture.ops import kernels
 from contexture.testing import LawError
 from contexture.testing.kernels import LAWS, check_kernel, ops_with_kernels
+from kernel_toys import linux
 
 KERNELS = ops_with_kernels()
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux alone")
+pytestmark = linux
 
 
 def test_every_kernel_is_found():

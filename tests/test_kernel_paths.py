@@ -1,7 +1,5 @@
 """Kernels as paths: asked for by name, counted, refused with a reason, and the same results in the mixers."""
 
-import sys
-
 import pytest
 import torch
 
@@ -12,9 +10,8 @@ from contexture.ops import dispatch, kernels
 from contexture.ops.linear_attention import linear_attention
 from contexture.testing.agreement import agree, rms
 from contexture.testing.ops import TOLERANCES
+from kernel_toys import DEVICE, linux
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux alone")
-DEVICE = "cpu" if kernels.interpreted() else "cuda"
 USERS = {
     "decayed-linear-attention": ("retention", "mamba-2"),
     "delta-rule": ("delta-rule",),

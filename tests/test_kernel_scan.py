@@ -1,18 +1,15 @@
 """What the laws of kernels are too short for: gates over many chunks, strong decays, sizes of heads, wide values."""
 
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from contexture import discovery, ops
-from contexture.ops import kernels
 from contexture.testing.agreement import agree
 from contexture.testing.ops import TOLERANCES
+from kernel_toys import DEVICE, linux
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux alone")
-DEVICE = "cpu" if kernels.interpreted() else "cuda"
+pytestmark = linux
 
 
 def both(name: str, inputs: list[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:

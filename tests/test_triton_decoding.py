@@ -1,30 +1,20 @@
 """Kernels of decoding: equal shares of uneven pasts, and one fused step of every memory of constant size."""
 
 import math
-import sys
 
 import pytest
 import torch
 from torch import Tensor
 
 from contexture import ops
-from contexture.ops import kernels
 from contexture.ops.lean_decode import lean_decode, lean_decode_reference
 from contexture.testing.agreement import agree
 from contexture.testing.ops import TOLERANCES, registered_ops
 from contexture.testing.poison import PoisonedMemory
+from kernel_toys import DEVICE, STEPS, linux
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux alone")
-DEVICE = "cpu" if kernels.interpreted() else "cuda"
+pytestmark = linux
 OPS = registered_ops()
-STEPS = (
-    "linear-attention",
-    "decayed-linear-attention",
-    "gated-linear-attention",
-    "delta-rule",
-    "gated-delta-rule",
-    "selective-scan",
-)
 
 
 def draw(*shape: int) -> Tensor:

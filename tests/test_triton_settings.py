@@ -1,7 +1,5 @@
 """Kernels beyond the laws: settings of their own, sizes that need another tile, and the mixers that call them."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -9,14 +7,13 @@ from torch import Tensor
 
 from contexture import discovery, ops
 from contexture.errors import InputError
-from contexture.ops import kernels
 from contexture.testing.agreement import agree, rms
 from contexture.testing.kernels import PACKED
 from contexture.testing.ops import TOLERANCES, registered_ops
 from contexture.testing.poison import PoisonedMemory
+from kernel_toys import DEVICE, linux
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton runs on Linux alone")
-DEVICE = "cpu" if kernels.interpreted() else "cuda"
+pytestmark = linux
 OPS = registered_ops()
 SEGMENTS = torch.tensor([PACKED[0][:40], PACKED[1][:40]])
 

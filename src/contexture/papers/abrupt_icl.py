@@ -18,12 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from contexture.claims.classification import accuracy, answered, configurations, of_each
-from contexture.claims.nested_flows import CONTEXT, LABELS, earlier, sharpness
-from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
-from contexture.claims.run import Run
-from contexture.models.induction import InductionModel, InductionModelConfig
-from contexture.probes.bursts import (
+from contexture.claims.bursts import (
     NEW,
     ONE_LAYER,
     STEPS,
@@ -36,6 +31,11 @@ from contexture.probes.bursts import (
     precedes,
     trained,
 )
+from contexture.claims.classification import accuracy, answered, configurations, of_each
+from contexture.claims.nested_flows import CONTEXT, LABELS, earlier, sharpness
+from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
+from contexture.claims.run import Run
+from contexture.models.induction import InductionModel, InductionModelConfig
 from contexture.randomness import generator
 from contexture.tasks.bursty_classification import BurstyClassification
 

@@ -10,12 +10,12 @@ Shapes: scores [episodes, keys]; errors [seeds, rates, episodes]; entropies [see
 import torch
 from torch import Tensor
 
+from contexture.claims.entropies import RATES, TASK, Maps, looks, trained
+from contexture.claims.least_entropy import KEYS, attaining_rows, over_norms, random_rows, searched_rows
 from contexture.claims.protocol import Axes, Curve, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
 from contexture.leaves.spectral_linear import SpectralLinear
 from contexture.probes.attention import least_entropy
-from contexture.probes.entropies import RATES, TASK, Maps, looks, trained
-from contexture.probes.least_entropy import KEYS, attaining_rows, over_norms, random_rows, searched_rows
 from contexture.training.cohort import stack
 
 PAPER = Paper(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from contexture.claims.asked import ReadOuts, apart
 from contexture.claims.beside import each, gap
+from contexture.claims.by_layer import holding, inside, probed
 from contexture.claims.in_context import Predict, said_by, small_backbone, train_in_context, untrained
 from contexture.claims.protocol import Axes, OneSeed, Paper, Samples, claim, over_seeds
 from contexture.claims.run import Run
@@ -24,7 +25,6 @@ from contexture.evaluation.predictors import Asked, ask
 from contexture.learners.classical.ridge import Ridge
 from contexture.models.pairs import PairsModel
 from contexture.models.updates import online_descent, online_ridge
-from contexture.probes.by_layer import holding, inside, probed
 from contexture.protocols import Pairs
 from contexture.tasks.linear_regression import LinearRegression
 
