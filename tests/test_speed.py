@@ -145,6 +145,26 @@ def test_the_command_prints_a_document_and_writes_files(capsys, tmp_path):
     assert "batch 2, 4 heads of 64" in tables.read_text()
 
 
+def test_rows_of_other_mixers_are_kept_if_measured_alike(capsys, tmp_path):
+    output = tmp_path / "speed.json"
+    measured = ["bench", "mixers", "--length", "8,16", "-o", str(output), "--mixers"]
+    assert main([*measured, "pooling,lmu"]) == 0
+    old = {(row["name"], row["length"]): row for row in json.loads(output.read_text())["rows"]}
+    assert main([*measured, "lmu,aaren", "--keep"]) == 0
+    document = json.loads(output.read_text())
+    new = {(row["name"], row["length"]): row for row in document["rows"]}
+    assert [one["name"] for one in document["mixers"]] == ["pooling", "lmu", "aaren"]
+    assert sorted(new) == [(name, n) for name in ("aaren", "lmu", "pooling") for n in (8, 16)]
+    assert [new["pooling", n] == old["pooling", n] for n in (8, 16)] == [True, True]
+    assert new["lmu", 8] != old["lmu", 8]
+    assert document["command"].count(" && ") == 1
+    before = output.read_bytes()
+    assert main([*measured, "lmu", "--keep", "--threads", "2"]) == 2
+    assert "rows of threads 1 cannot be kept beside those of 2" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    assert main(["bench", "mixers", "--keep"]) == 2
+
+
 def test_the_command_refuses_what_does_not_exist(capsys):
     assert main(["bench", "mixers", "--mixers", "sofmax", "--length", "8"]) == 2
     assert "did you mean softmax" in capsys.readouterr().err

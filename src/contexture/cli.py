@@ -268,6 +268,7 @@ def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="write the measurement to a file")
+    parser.add_argument("--keep", action="store_true", help="keep the rows of that file for mixers not measured now")
     parser.add_argument("--markdown", metavar="FILE.md", help="write the tables for a page")
     parser.add_argument("--figure", metavar="FILE.svg", help="write a picture of the times")
 

@@ -23,11 +23,17 @@ def run(options: argparse.Namespace) -> int:
             check_output(path)
     if options.figure is not None and not options.figure.endswith(".svg"):
         raise InputError(f"figures are written as SVG: give a name that ends in .svg rather than {options.figure!r}")
-    from contexture.evaluation.speed import measure_speed
+    from contexture.evaluation.speed import kept, measure_speed, require_alike
     from contexture.reports.speed import figure, page, print_speed
     from contexture.reports.svg import standalone
-    from contexture.store.results import write_result
+    from contexture.store.results import read_result, write_result
 
+    before = None
+    if options.keep:
+        if options.output is None:
+            raise InputError("--keep keeps rows of a file: name it with -o")
+        before = read_result(options.output)
+        require_alike(before, lengths=options.length, dtypes=options.dtype, threads=options.threads)
     with share_bar("measuring") as progress:
         speed = measure_speed(
             _chosen(options.mixers),
@@ -38,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
             command=shlex.join(["contexture", *sys.argv[1:]]),
             progress=progress,
         )
+    if before is not None:
+        speed = kept(before, speed)
     if options.json:
         json.dump({"schema": 1, **speed.to_document()}, sys.stdout, indent=2)
         print()

@@ -12,7 +12,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from contexture.models.state import state_bytes
 from contexture.protocols import MixerCard
 from contexture.randomness import generator
 
+BENCHMARK = "mixer speed"
 MOST_REPEATS = 15
 DECODED = 32
 """Tokens decoded one by one after a sequence."""
@@ -92,7 +93,7 @@ class Speed:
     def to_document(self) -> dict[str, Any]:
         """Plain JSON values, as `results/` and `--json` hold them."""
         return {
-            "benchmark": "mixer speed",
+            "benchmark": BENCHMARK,
             "unit": f"seconds ({self.clock}), bytes",
             "shape": {**asdict(self.shape)},
             "threads": self.threads,
@@ -107,6 +108,30 @@ class Speed:
             ],
             "rows": [asdict(timing) for timing in self.timings],
         }
+
+
+def require_alike(
+    before: Mapping[str, Any], *, lengths: Sequence[int], dtypes: Sequence[str], threads: int, shape: Shape = SHAPE
+) -> None:
+    """Raise InputError unless an earlier document, as `Speed.to_document` gives it, has these settings."""
+    wanted = {
+        "benchmark": BENCHMARK,
+        "shape": asdict(shape),
+        "threads": threads,
+        "lengths": sorted(set(lengths)),
+        "dtypes": list(dtypes),
+    }
+    for name, value in wanted.items():
+        if before.get(name) != value:
+            raise InputError(f"rows of {name} {before.get(name)!r} cannot be kept beside those of {value!r}")
+
+
+def kept(before: Mapping[str, Any], new: Speed) -> Speed:
+    """The new measurement with the rows of an earlier document, measured alike, for mixers that it leaves out."""
+    rows = {(row["name"], row["dtype"], row["length"]): Timing(**row) for row in before["rows"]}
+    rows |= {(timing.name, timing.dtype, timing.length): timing for timing in new.timings}
+    cards = {one["name"]: MixerCard(summary="", paper="", **one) for one in before["mixers"]} | dict(new.cards)
+    return replace(new, timings=tuple(rows.values()), cards=cards, command=f"{before['command']} && {new.command}")
 
 
 def measure_speed(
