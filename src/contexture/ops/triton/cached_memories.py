@@ -24,6 +24,7 @@ from contexture.ops.triton.launch import dot, rows, tile
 from contexture.ops.triton.tiles import load_rows, part_and_unit, strides_of
 
 QUERIES = 64
+"""How many queries a tile has, where 64 rows of them are 32 KiB at most."""
 HIDDEN = 32
 """How many hidden units a program has in hand."""
 
@@ -177,13 +178,13 @@ def _parts_kernel(
         tl.store(d_first_ptr + of_first, d_first, mask=in_d[:, None] & in_h[None, :])
 
 
-def stages(row: int) -> int:
-    """How many blocks of memories are under way if a row of queries has `row` bytes: two, if they fit an SM's memory.
+def cut(row: int) -> tuple[int, int]:
+    """How many queries a tile has and how many blocks are under way where a row has `row` bytes: what fits an SM.
 
-    >>> stages(512), stages(1024)
-    (2, 1)
+    >>> cut(512), cut(1024)
+    ((64, 2), (16, 1))
     """
-    return 2 if row <= 512 else 1
+    return (QUERIES, 2) if row <= 512 else (QUERIES // 4, 1)
 
 
 class _Cached(torch.autograd.Function):
@@ -193,15 +194,16 @@ class _Cached(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, weights: Tensor, first: Tensor | None, second: Tensor) -> Tensor:
         (batch, time, heads, dim), (inner, out_dim) = q.shape, second.shape[-2:]
+        queries, stages = cut(max(tile(dim), tile(out_dim)) * q.element_size())
         settings = {
-            "DIM": dim, "INNER": inner, "OUT": out_dim, "BQ": QUERIES, "BD": tile(dim), "BH": HIDDEN,
+            "DIM": dim, "INNER": inner, "OUT": out_dim, "BQ": queries, "BD": tile(dim), "BH": HIDDEN,
             "BE": tile(out_dim), "NETWORK": first is not None, "DOT": dot(q.dtype), "num_warps": 4,
-            "num_stages": stages(max(tile(dim), tile(out_dim)) * q.element_size()),
+            "num_stages": stages,
         }  # fmt: skip
         out = torch.empty(batch, time, heads, out_dim, dtype=q.dtype, device=q.device)
         parts = second if first is None else first, second
         sizes = strides_of(q), time, heads, weights.shape[2]
-        _forward_kernel[(triton.cdiv(time, QUERIES) * batch * heads,)](q, weights, *parts, out, *sizes, **settings)
+        _forward_kernel[(triton.cdiv(time, queries) * batch * heads,)](q, weights, *parts, out, *sizes, **settings)
         ctx.save_for_backward(q, weights, first, second)
         ctx.launch = sizes, settings
         return out
@@ -216,7 +218,7 @@ class _Cached(torch.autograd.Function):
         d_first = None if first is None else torch.empty(first.shape, dtype=first.dtype, device=first.device)
         d_weights = torch.zeros(q.shape[0], q.shape[2], *weights.shape[1:], dtype=torch.float32, device=q.device)
         given = q, weights, second if first is None else first, second, d_out
-        tiles = triton.cdiv(q.shape[1], QUERIES)
+        tiles = triton.cdiv(q.shape[1], settings["BQ"])
         _queries_kernel[(tiles * units,)](*given, d_q, d_weights, *sizes, count, **settings)
         blocks = triton.cdiv(second.shape[-2], HIDDEN)
         parts = d_second if d_first is None else d_first, d_second
