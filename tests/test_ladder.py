@@ -208,7 +208,7 @@ def test_what_is_kept_is_not_trained_again_and_a_changed_mixer_is(
 
     def counted(one: Cell) -> dict[str, Any]:
         trained.append(one.entrant.label)
-        return {"status": "failed", "reason": "not really trained"}
+        return {"status": "unmatched", "reason": "not really trained"}
 
     monkeypatch.setattr(train_cell, "run_cell", counted)
 
@@ -232,6 +232,37 @@ def test_what_is_kept_is_not_trained_again_and_a_changed_mixer_is(
     assert read_cell(tmp_path / "r", cell("softmax", "induction")) is None
     again()
     assert trained[-1] == "softmax"
+
+
+def test_what_a_users_file_imports_beside_it_counts_as_its_source(own: Path, tmp_path: Path) -> None:
+    helper, package = tmp_path / "beside.py", tmp_path / "apart"
+    package.mkdir()
+    (package / "__init__.py").write_text("import beside\n", encoding="utf-8")
+    helper.write_text("HALF = 0.5\n", encoding="utf-8")
+    (tmp_path / "stranger.py").write_text("", encoding="utf-8")
+    before = entrant(f"{own}:Falls").source
+    own.write_text(f"import apart\n{OWN}", encoding="utf-8")
+    found = [entrant(f"{own}:Falls").source]
+    for text in ("HALF = 0.25\n", "HALF = 0.25\n", "HALF = 0.5\n"):
+        helper.write_text(text, encoding="utf-8")
+        found.append(entrant(f"{own}:Falls").source)
+    (tmp_path / "stranger.py").write_text("changed = True\n", encoding="utf-8")
+    found.append(entrant(f"{own}:Falls").source)
+    assert [found.index(source) for source in found] == [0, 1, 1, 0, 0]
+    assert before not in found
+
+
+def test_a_users_mixer_that_failed_is_tried_again(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contexture.evaluation.ladder import train_cell
+
+    results = [{"status": "failed", "reason": "no"}, {"status": "unmatched", "reason": "none"}]
+    monkeypatch.setattr(train_cell, "run_cell", lambda one: results.pop(0))
+
+    def again() -> str:
+        where = {"matches": ["parameters"], "run_dir": tmp_path / "r"}
+        return climb([entrant(f"{own}:Falls")], choose_rungs(["induction"]), TINY, **where).placings[0].status
+
+    assert [again() for _ in range(3)] == ["failed", "unmatched", "unmatched"]
 
 
 def test_a_folder_belongs_to_one_budget(tmp_path: Path) -> None:

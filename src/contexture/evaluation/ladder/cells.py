@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Entrant:
     label: str
     card: MixerCard
     source: str = ""
-    """SHA-256 of a user's own file, so that a changed one is trained again."""
+    """SHA-256 of a user's own file and of what it imports beside it, so that a changed one is trained again."""
 
 
 def entrant(spec: str) -> Entrant:
@@ -39,8 +40,17 @@ def entrant(spec: str) -> Entrant:
     if not cls.card.causal:
         raise InputError(f"the mixer {spec!r} sees whole sets and has no sequence to run over: leave it out")
     own = ".py:" in spec
-    source = hashlib.sha256(Path(spec.rpartition(":")[0]).read_bytes()).hexdigest() if own else ""
+    source = _source(Path(spec.rpartition(":")[0])) if own else ""
     return Entrant(spec=spec, label=f"{cls.card.name} (own)" if own else spec, card=cls.card, source=source)
+
+
+def _source(path: Path) -> str:
+    """SHA-256 of a file and of every file of its folder that it imports, by way of others too."""
+    finder = ModuleFinder(path=[str(path.parent.resolve())])
+    finder.run_script(str(path))
+    files = sorted(Path(module.__file__) for module in finder.modules.values() if module.__file__)
+    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def entrants(specs: Sequence[str]) -> list[Entrant]:

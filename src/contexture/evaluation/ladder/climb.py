@@ -1,5 +1,7 @@
 """Running the ladder: cells that are kept already are taken as they are, the others are trained and kept.
 
+Where a user's own mixer failed, what it failed for may be gone: such a cell is trained again.
+
 A run folder belongs to one budget; mixers, rungs and panels can be added to it. Ctrl-C loses the cells at work and
 nothing else: the same command goes on.
 """
@@ -65,7 +67,7 @@ def climb(
     placings: dict[str, Placing] = {}
     for cell in cells:
         kept = read_cell(run_dir, cell)
-        if kept is not None:
+        if kept is not None and not (cell.entrant.source and kept["status"] == "failed"):
             placings[cell.file_name] = placing_of(cell, kept)
     missing = [cell for cell in cells if cell.file_name not in placings]
     workers = min(num_workers, len(missing))
