@@ -226,6 +226,6 @@ def test_few_rows_at_a_time_give_what_all_give(size, monkeypatch):
     )
     expected = gated_delta_rule(q, k, v, beta, decay)
     monkeypatch.setattr("contexture.ops.delta_chunks.CHUNK", size)
-    monkeypatch.setattr("contexture.ops.delta_chunks.ROWS", 1)
+    monkeypatch.setattr("contexture.ops.chunk_blocks.ROWS", 1)
     for one, other in zip(gated_delta_rule(q, k, v, beta, decay), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from contexture.ops import dispatch
+from contexture.ops import (
+    chunk_blocks,
+    decayed_linear_attention,
+    delta_chunks,
+    dispatch,
+    kernel_delta_rule,
+    linear_attention,
+)
 from contexture.ops.linear_attention import CHUNK, linear_attention_chunked, linear_attention_reference
 from contexture.testing import LawError, check_op
 from contexture.testing.ops import LAWS, registered_ops
@@ -51,6 +58,34 @@ def test_every_op_is_found():
 @pytest.mark.parametrize("name", OPS)
 def test_laws(name, law):
     check_op(OPS[name], laws=(law,))
+
+
+IN_BLOCKS = ["decayed-linear-attention", "delta-rule", "gated-delta-rule", "gated-linear-attention", "linear-attention"]
+
+
+@pytest.mark.parametrize("name", [*IN_BLOCKS, "kernel-delta-rule"])
+def test_laws_hold_block_by_block(name, monkeypatch):
+    """Sequences of the laws are short: here every chunk is a block of its own, and every few tokens a part."""
+    monkeypatch.setattr(chunk_blocks, "ROWS", 1)
+    monkeypatch.setattr(kernel_delta_rule, "PART", 5)
+    for module in (decayed_linear_attention, delta_chunks, linear_attention):
+        monkeypatch.setattr(module, "CHUNK", 8)
+    check_op(OPS[name])
+
+
+def test_blocks_are_few_chunks_on_a_cpu(monkeypatch):
+    seen = []
+
+    def mix(rows, factors, state):
+        seen.append((len(rows[0]), factors is None))
+        return rows[0], state
+
+    x, segments = torch.zeros(2, 21, 3, 1), torch.zeros(2, 21, dtype=torch.int64)
+    monkeypatch.setattr(chunk_blocks, "ROWS", 2 * 3 * 8)
+    for packed in (None, segments):
+        out, _ = chunk_blocks.in_blocks(mix, [x], x.sum(), size=4, segments=packed, dtype=x.dtype)
+        assert out.shape == x.shape
+    assert seen == [(2, True)] * 3 + [(2, False)] * 3
 
 
 class Scaled(torch.autograd.Function):

@@ -24,25 +24,34 @@ PART = 512
 State = TypeVar("State")
 
 
-def too_long(x: Float[Tensor, "batch time *rest"], segments: Tensor | None) -> bool:
+def too_long(x: Float[Tensor, "batch time *rest"], segments: Tensor | None, part: int | None = None) -> bool:
     """Whether a CPU should take this sequence in parts, which its cache holds; packed ones stay whole."""
-    return segments is None and x.device.type == "cpu" and x.shape[1] > PART and not torch.compiler.is_compiling()
+    return (
+        segments is None
+        and x.device.type == "cpu"
+        and x.shape[1] > (part or PART)
+        and not torch.compiler.is_compiling()
+    )
 
 
 def in_parts(
-    mix: Callable[[Sequence[Tensor], State], tuple[Tensor, State]], inputs: Sequence[Tensor], state: State
+    mix: Callable[[Sequence[Tensor], State], tuple[Tensor, State]],
+    inputs: Sequence[Tensor],
+    state: State,
+    *,
+    part: int | None = None,
 ) -> tuple[Tensor, State]:
-    """Call `mix` on one part of the inputs after another; inputs: [batch, time or 1, ...].
+    """Call `mix` on one part of the inputs after another, of PART tokens unless said; inputs: [batch, time or 1, ...].
 
     >>> x = torch.ones(1, 1100, 1)
     >>> out, total = in_parts(lambda part, before: (part[0] * before, before + part[0].shape[1]), [x], 0)
     >>> out[0, ::512, 0].tolist(), total
     ([0.0, 512.0, 1024.0], 1100)
     """
-    time, outputs = max(x.shape[1] for x in inputs), []
-    cut = [torch.split(x, PART, 1) if x.shape[1] > 1 else (x,) * -(-time // PART) for x in inputs]
-    for part in zip(*cut, strict=True):
-        out, state = mix(part, state)
+    time, outputs, part = max(x.shape[1] for x in inputs), [], part or PART
+    cut = [torch.split(x, part, 1) if x.shape[1] > 1 else (x,) * -(-time // part) for x in inputs]
+    for rows in zip(*cut, strict=True):
+        out, state = mix(rows, state)
         outputs.append(out)
     return torch.cat(outputs, 1), state
 

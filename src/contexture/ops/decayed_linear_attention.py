@@ -12,6 +12,7 @@ q, k: [batch, time, heads, dim]; v, o: [batch, time, heads, out]; g: [batch, tim
 S: [batch, heads, dim, out]. All is computed in fp32 at least. A change of segment sets S to zero.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, chunk_size, join, no_memory, silence, split, wide
+from contexture.ops.chunk_blocks import Factors, add_to, in_blocks
+from contexture.ops.chunks import chunk_size, no_memory, silence, wide
 from contexture.ops.decays import forget_between_segments
 from contexture.ops.segments import runs
 
@@ -69,7 +71,7 @@ def decays(g: Float[Tensor, "*lead size"]) -> Decays:
 class _Chunks(torch.autograd.Function):
     """The chunked form with its gradient written out.
 
-    q, k: [batch, heads, chunks, size, dim]; v: the same with out; g: [batch, heads, chunks, size].
+    q, k: [chunks, batch, heads, size, dim]; v: the same with out; g: [chunks, batch, heads, size].
     The gradient of g_t sums what passes step t: what i >= t reads of j < t, of the state before the chunk, and what
     j < t and that state hand to the next chunk.
     """
@@ -79,12 +81,12 @@ class _Chunks(torch.autograd.Function):
         within, reads, writes, total = decays(g)
         scores = (q @ k.mT).mul_(within)
         states = []
-        for added, kept in zip((k.mT @ (v * writes)).unbind(2), total.unbind(2), strict=True):
+        for added, kept in zip((k.mT @ (v * writes)).unbind(), total.unbind(), strict=True):
             states.append(state)
             state = torch.addcmul(added, state, kept)
-        held = torch.stack(states, 2)
+        held = torch.stack(states)
         ctx.save_for_backward(q, k, v, within, reads, writes, total, scores, held)
-        return add_product((q @ held).mul_(reads), scores, v), state
+        return add_to((q @ held).mul_(reads), scores, v), state
 
     @staticmethod
     @once_differentiable
@@ -92,31 +94,37 @@ class _Chunks(torch.autograd.Function):
         d_out, d_state = gradients[0].contiguous(), gradients[1]
         q, k, v, within, reads, writes, total, scores, held = ctx.saved_tensors
         d_read, ends = d_out * reads, []
-        for added, kept in zip(reversed((q.mT @ d_read).unbind(2)), reversed(total.unbind(2)), strict=True):
+        for added, kept in zip(reversed((q.mT @ d_read).unbind()), reversed(total.unbind()), strict=True):
             ends.append(d_state)
             d_state = torch.addcmul(added, d_state, kept)
-        d_held = torch.stack(ends[::-1], 2)
-        d_v = add_product((k @ d_held).mul_(writes), scores.mT, d_out)
+        d_held = torch.stack(ends[::-1])
+        d_v = add_to((k @ d_held).mul_(writes), scores.mT, d_out)
         d_scores, d_q, d_k = d_out @ v.mT, d_read @ held.mT, (v * writes) @ d_held.mT
         through = d_scores * scores
         read = through.sum(-1) - through.sum(-2) + torch.linalg.vecdot(q, d_q)
         written = torch.linalg.vecdot(k, d_k)
-        kept = torch.linalg.vecdot(held.flatten(3), d_held.flatten(3)) * total[..., 0, 0]
+        kept = torch.linalg.vecdot(held.flatten(-2), d_held.flatten(-2)) * total[..., 0, 0]
         d_g = read.flip(-1).cumsum(-1).flip(-1) + written.cumsum(-1) - written + kept.unsqueeze(-1)
         d_scores.mul_(within)
-        return add_product(d_q, d_scores, k), add_product(d_k, d_scores.mT, q), d_v, d_g, d_state
+        return add_to(d_q, d_scores, k), add_to(d_k, d_scores.mT, q), d_v, d_g, d_state
 
 
 def decayed_linear_attention_chunked(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Products inside chunks, a running sum of [dim, out] states between them; a segment's start is a decay of zero."""
-    time, size, held = q.shape[1], chunk_size(q.shape[1], CHUNK), wide(v.dtype)
+    size, held = chunk_size(q.shape[1], CHUNK), wide(v.dtype)
     state = no_memory(k, v) if initial_state is None else initial_state
-    g = forget_between_segments(g.to(held), segments).unsqueeze(-1)
-    *rows, g = (split(x.to(held), size) for x in (q, silence(k, segments), v, g))
-    out, state = _Chunks.apply(*rows, g.squeeze(-1), state)  # type: ignore[no-untyped-call]
-    return silence(join(out, time), segments).to(v.dtype), state
+    g = forget_between_segments(g.to(held), segments)
+
+    def mix(rows: Sequence[Tensor], _: Factors | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        q, k, v, g = rows
+        out, state = _Chunks.apply(q, k, v, g.squeeze(-1), state)  # type: ignore[no-untyped-call]
+        return out, state
+
+    rows = q, silence(k, segments), v, g.unsqueeze(-1)
+    out, state = in_blocks(mix, rows, state, size=size, segments=None, dtype=held)
+    return silence(out.to(v.dtype), segments), state
 
 
 def decayed_linear_attention(

@@ -16,35 +16,24 @@ and the rest are products inside the chunk. T is formed: a product with it is fa
 right-hand sides as a head has entries, and backward needs it again. The gradient of the logarithm of a factor is the
 factor times its own gradient, so that decays cost no division.
 
-Chunks come first, so that each is one piece of memory, and few chunks at a time pass through all steps, so that what
-they leave behind is still in the cache: q, k [chunks, batch, heads, size, dim]; v, o: [..., out]; rate: [..., 1];
-S: [batch, heads, dim, out]; all of one dtype, fp32 or fp64. The gradient cannot be differentiated once more; that of
-the ops' reference paths can.
+A block of chunks passes through all steps at a time (`contexture.ops.chunk_blocks`): q, k: [chunks, batch, heads,
+size, dim]; v, o: [..., out]; rate: [..., 1]; S: [batch, heads, dim, out]; all of one dtype, fp32 or fp64. The gradient
+cannot be differentiated once more; that of the ops' reference paths can.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from contexture.ops.chunks import add_product, chunk_size, masks, silence, wide
+from contexture.ops.chunk_blocks import Factors, add_to, in_blocks, scaled
+from contexture.ops.chunks import add_product, chunk_size, silence, wide
 
 CHUNK = 32
-ROWS = 4096
-"""How many rows, over batch, heads and time, pass at a time."""
 ZERO = -1e3
 """A log-decay whose exp is zero even in fp64, so that -inf needs no care."""
-
-
-class Factors(NamedTuple):
-    """within: [chunks, batch, heads or 1, size, size]; reads, writes: [..., size, 1]; keeps: [..., 1, 1]."""
-
-    within: Tensor
-    reads: Tensor
-    writes: Tensor
-    keeps: Tensor
 
 
 def delta_chunked(
@@ -58,36 +47,19 @@ def delta_chunked(
     segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs and last memory of the delta rule, or of the gated one, with tensors laid out as the ops' are."""
-    time, held = q.shape[1], wide(v.dtype)
-    size = chunk_size(time, CHUNK)
-    chunks = max(1, ROWS // (size * q.shape[0] * q.shape[2]))
+    held = wide(v.dtype)
     rows = q, silence(k, segments), v, beta.unsqueeze(-1), *(() if log_decay is None else (log_decay.unsqueeze(-1),))
-    blocks = [torch.split(x, chunks * size, dim=1) for x in rows]
-    packed = None if segments is None else _packed(segments, size, held)
-    state, outputs = initial_state, []
-    for n, block in enumerate(zip(*blocks, strict=True)):
-        queries, keys, values, rate, *decay = (_chunks(x.to(held), size) for x in block)
+
+    def mix(rows: Sequence[Tensor], masks: Factors | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        queries, keys, values, rate, *decay = rows
         total = decay[0].clamp(min=ZERO).cumsum(-2, dtype=torch.float64) if decay else None
-        masked = None if packed is None else Factors(*(x[n * chunks : (n + 1) * chunks] for x in packed))
-        factors = _factors(total, masked, held) or (None,) * 4
+        factors = _factors(total, masks, held) or (None,) * 4
         out, state = _DeltaChunks.apply(queries, keys, values, rate, state, total, *factors)  # type: ignore[no-untyped-call]
-        outputs.append(out.permute(1, 0, 3, 2, 4).flatten(1, 2))
-    assert state is not None
-    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
-    return silence(out[:, :time].to(v.dtype), segments), state
+        return out, state
 
-
-def _chunks(x: Tensor, size: int) -> Tensor:
-    """[batch, time, heads, dim] to [chunks, batch, heads, size, dim], the last chunk filled up with zeros."""
-    rest = -x.shape[1] % size
-    x = F.pad(x, (0, 0, 0, 0, 0, rest)) if rest else x
-    return torch.unflatten(x, 1, (-1, size)).permute(1, 0, 3, 2, 4).contiguous()
-
-
-def _packed(segments: Tensor, size: int, dtype: torch.dtype) -> Factors:
-    """What packed sequences forbid."""
-    mask = masks(segments, size, dtype)
-    return Factors(*(x.movedim(2, 0) for x in (mask.within, mask.reads, mask.writes, mask.keeps)))
+    size = chunk_size(q.shape[1], CHUNK)
+    out, state = in_blocks(mix, rows, initial_state, size=size, segments=segments, dtype=held)
+    return silence(out.to(v.dtype), segments), state
 
 
 @torch.no_grad()
@@ -112,16 +84,6 @@ def _inverse(triangle: Tensor) -> Tensor:
     return solved
 
 
-def _scaled(x: Tensor, factor: Tensor | None) -> Tensor:
-    return x if factor is None else x * factor
-
-
-def _add(added: Tensor, left: Tensor, right: Tensor, *, sign: int = 1) -> Tensor:
-    """added + sign * left @ right, written over `added`."""
-    added.flatten(0, -3).baddbmm_(left.flatten(0, -3), right.flatten(0, -3), alpha=sign)
-    return added
-
-
 def _scaled_state(state: Tensor, keeps: Tensor | None, n: int) -> Tensor:
     return state if keeps is None else state * keeps[n]
 
@@ -133,7 +95,7 @@ def _forward_scan(
     state, states = first, []
     for n, (error, eraser, column) in enumerate(zip(errors.unbind(), erasers.unbind(), columns.unbind(), strict=True)):
         states.append(state)
-        _add(error, eraser, state, sign=-1)
+        add_to(error, eraser, state, sign=-1)
         state = add_product(_scaled_state(state, keeps, n), column, error)
     return torch.stack(states), state
 
@@ -149,8 +111,8 @@ def _backward_scan(
     parts = [x.unbind()[::-1] for x in (d_news, d_states, erasers, written)]
     for n, (d_new, d_read, eraser, rows) in enumerate(zip(*parts, strict=True), start=1):
         afters.append(d_state)
-        _add(d_new, rows, d_state)
-        d_state = _add(d_read + _scaled_state(d_state, keeps, -n), eraser, d_new, sign=-1)
+        add_to(d_new, rows, d_state)
+        d_state = add_to(d_read + _scaled_state(d_state, keeps, -n), eraser, d_new, sign=-1)
     return torch.stack(afters[::-1]), d_state
 
 
@@ -169,18 +131,18 @@ class _DeltaChunks(torch.autograd.Function):
         writes: Tensor | None,
         keeps: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        scores = _scaled(q @ k.mT, within).tril_()
-        overlaps = _scaled(k @ k.mT, within).tril_(-1)
+        scores = scaled(q @ k.mT, within).tril_()
+        overlaps = scaled(k @ k.mT, within).tril_(-1)
         solver = _inverse(overlaps * rate.mT)
-        columns = (k * _scaled(rate, writes)).mT
+        columns = (k * scaled(rate, writes)).mT
         errors, states, erasers = solver @ v, None, None
         if first is None and len(k) == 1:
             out, last = scores @ (errors * rate), (columns @ errors)[0]
         else:
-            erasers = solver @ _scaled(k, reads)
+            erasers = solver @ scaled(k, reads)
             first = v.new_zeros(*k.shape[1:3], k.shape[-1], v.shape[-1]) if first is None else first
             states, last = _forward_scan(first, errors, erasers, columns, keeps)
-            out = _add(_scaled(q, reads) @ states, scores, errors * rate)
+            out = add_to(scaled(q, reads) @ states, scores, errors * rate)
         ctx.save_for_backward(
             q, k, rate, scores, overlaps, solver, errors, states, erasers, within, reads, writes, keeps
         )
@@ -190,31 +152,31 @@ class _DeltaChunks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
         q, k, rate, scores, overlaps, solver, errors, states, erasers, within, reads, writes, keeps = ctx.saved_tensors
-        d_out, news, written = d_out.contiguous(), errors * rate, _scaled(k, writes)
+        d_out, news, written = d_out.contiguous(), errors * rate, scaled(k, writes)
         d_news, afters, d_first = scores.mT @ d_out, d_last.unsqueeze(0), None
         if states is None:
-            _add(d_news, written, afters)
+            add_to(d_news, written, afters)
         else:
-            d_states = _scaled(q, reads).mT @ d_out
+            d_states = scaled(q, reads).mT @ d_out
             afters, d_first = _backward_scan(d_last, d_news, d_states, (erasers * rate).mT, written, keeps)
         d_values = solver.mT @ (d_news * rate)
         crossed = (d_values @ errors.mT).tril_(-1)
         shares, d_scores = crossed * overlaps, (d_out @ news.mT).tril_()
         d_rate = (d_news * errors).sum(-1, keepdim=True) - shares.sum(-2).unsqueeze(-1)
         d_overlaps = crossed.mul_(-rate.mT)
-        d_keys, d_queries, d_total = _scaled(news @ afters.mT, writes), None, None
+        d_keys, d_queries, d_total = scaled(news @ afters.mT, writes), None, None
         if ctx.needs_input_grad[5]:
             spread, left = (d_scores * scores).addcmul_(shares, rate.mT, value=-1), (d_keys * k).sum(-1, keepdim=True)
             d_total = (spread.sum(-1) - spread.sum(-2)).unsqueeze(-1) - left
             d_total[..., -1:, :] += left.sum(-2, keepdim=True)
         if states is not None:
-            d_queries, d_erased = _scaled(d_out @ states.mT, reads), _scaled(d_values @ states.mT, reads)
+            d_queries, d_erased = scaled(d_out @ states.mT, reads), scaled(d_values @ states.mT, reads)
             d_keys -= d_erased
             if d_total is not None:
                 d_total += (d_queries * q - d_erased * k).sum(-1, keepdim=True)
                 d_total[..., -1:, :] += keeps * (afters * states).sum((-2, -1), keepdim=True)
-        d_scores, d_overlaps = _scaled(d_scores, within), _scaled(d_overlaps, within)
-        d_queries = d_scores @ k if d_queries is None else _add(d_queries, d_scores, k)
-        _add(_add(d_keys, d_scores.mT, q), d_overlaps + d_overlaps.mT, k)
+        d_scores, d_overlaps = scaled(d_scores, within), scaled(d_overlaps, within)
+        d_queries = d_scores @ k if d_queries is None else add_to(d_queries, d_scores, k)
+        add_to(add_to(d_keys, d_scores.mT, q), d_overlaps + d_overlaps.mT, k)
         d_first = d_first if ctx.needs_input_grad[4] else None
         return d_queries, d_keys, d_values, d_rate, d_first, d_total, None, None, None, None

@@ -14,6 +14,7 @@ allowed; S: [batch, heads, dim, out]. All is computed in fp32 at least. A change
 for all channels of a head is `contexture.ops.decayed_linear_attention`, at less cost.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, join, no_memory, silence, split, wide
+from contexture.ops.chunk_blocks import Factors, add_to, in_blocks
+from contexture.ops.chunks import no_memory, silence, wide
 from contexture.ops.decays import chunk_size, decayed_products, decayed_products_backward, forget_between_segments
 from contexture.ops.segments import runs
 
@@ -44,7 +46,7 @@ def gated_linear_attention_reference(
 
 
 class _Chunks(torch.autograd.Function):
-    """The chunked form with its gradient written out; q, k, g: [batch, heads, chunks, size, dim], v: with out.
+    """The chunked form with its gradient written out; q, k, g: [chunks, batch, heads, size, dim], v: with out.
 
     Scaling a channel of S_t scales what is read from t on and not what is written from t on, so the gradient of g_t is
     the sum of q dq - k dk from t to the chunk's end, and that of S dS there over out.
@@ -57,28 +59,28 @@ class _Chunks(torch.autograd.Function):
         scores, reads, writes = (torch.unflatten(x, 0, lead) for x in decayed[:3])
         total = torch.unflatten(decayed.total, 0, lead).unsqueeze(-1)
         states = []
-        for added, factor in zip((writes.mT @ v).unbind(2), total.unbind(2), strict=True):
+        for added, factor in zip((writes.mT @ v).unbind(), total.unbind(), strict=True):
             states.append(state)
             state = torch.addcmul(added, state, factor)
-        held = torch.stack((*states, state), 2)
+        held = torch.stack((*states, state))
         ctx.save_for_backward(q, k, v, kept, scores, reads, writes, total, held)
-        return add_product(reads @ held[:, :, :-1], scores, v), state
+        return add_to(reads @ held[:-1], scores, v), state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        d_out, d_state = gradients
+        d_out, d_state = gradients[0].contiguous(), gradients[1]
         q, k, v, kept, scores, reads, writes, total, held = ctx.saved_tensors
         ends = []
-        for added, factor in zip(reversed((reads.mT @ d_out).unbind(2)), reversed(total.unbind(2)), strict=True):
+        for added, factor in zip(reversed((reads.mT @ d_out).unbind()), reversed(total.unbind()), strict=True):
             ends.append(d_state)
             d_state = torch.addcmul(added, d_state, factor)
-        d_held = torch.stack(ends[::-1], 2)
-        d_v = add_product(writes @ d_held, scores.mT, d_out)
-        d_scores, d_reads, d_writes = d_out @ v.mT, d_out @ held[:, :, :-1].mT, v @ d_held.mT
+        d_held = torch.stack(ends[::-1])
+        d_v = add_to(writes @ d_held, scores.mT, d_out)
+        d_scores, d_reads, d_writes = d_out @ v.mT, d_out @ held[:-1].mT, v @ d_held.mT
         parts = (x.flatten(0, 2) for x in (q, k, kept, d_scores, d_reads, d_writes))
         d_q, d_k, moved = (x.view_as(q) for x in decayed_products_backward(*parts))
-        later = torch.linalg.vecdot(held[:, :, 1:], d_held).unsqueeze(3)
+        later = torch.linalg.vecdot(held[1:], d_held).unsqueeze(3)
         d_g = torch.ones_like(d_scores[0, 0, 0]).triu() @ moved + later
         return d_q, d_k, d_v, d_g, d_state
 
@@ -87,12 +89,16 @@ def gated_linear_attention_chunked(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor | None, segments: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """A tree of products inside chunks, a running sum of [dim, out] states between them."""
-    time, size, held = q.shape[1], chunk_size(q.shape[1]), wide(v.dtype)
+    size, held = chunk_size(q.shape[1]), wide(v.dtype)
     state = no_memory(k, v) if initial_state is None else initial_state
-    decays = forget_between_segments(g.to(held), segments)
-    parts = (split(x.to(held), size) for x in (q, silence(k, segments), v, decays))
-    out, state = _Chunks.apply(*parts, state)  # type: ignore[no-untyped-call]
-    return silence(join(out, time), segments).to(v.dtype), state
+
+    def mix(rows: Sequence[Tensor], _: Factors | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        out, state = _Chunks.apply(*rows, state)  # type: ignore[no-untyped-call]
+        return out, state
+
+    rows = q, silence(k, segments), v, forget_between_segments(g.to(held), segments)
+    out, state = in_blocks(mix, rows, state, size=size, segments=None, dtype=held)
+    return silence(out.to(v.dtype), segments), state
 
 
 def gated_linear_attention(

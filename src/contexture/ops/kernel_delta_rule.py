@@ -14,6 +14,7 @@ q, k: [batch, time, heads, dim]; v, u, o: [batch, time, heads, out]; beta: [batc
 and every u, in fp32 at least. A change of segment hides everything before it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import silence, wide
+from contexture.ops.chunks import in_parts, silence, too_long, wide
 from contexture.ops.softmax_attention import visible
+
+PART = 256
+"""Tokens of a part: a smaller one leaves less of the table that nothing reads, and more calls."""
 
 
 class KernelMemory(NamedTuple):
@@ -70,7 +74,14 @@ def kernel_delta_rule_products(
     initial_state: KernelMemory,
     segments: Tensor | None = None,
 ) -> tuple[Tensor, KernelMemory]:
-    """The whole table of weights, and one triangular solve over time."""
+    """The table of weights and a triangular solve over time; long sequences part by part, each below all before it."""
+    if too_long(k, segments, PART):
+
+        def mix(part: Sequence[Tensor], before: KernelMemory) -> tuple[Tensor, KernelMemory]:
+            q, k, v, beta = part
+            return kernel_delta_rule_products(q, k, v, beta, sharpness=sharpness, initial_state=before)
+
+        return in_parts(mix, (q, k, v, beta), initial_state, part=PART)
     (_, time, heads, _), dtype, held = q.shape, v.dtype, initial_state.keys.dtype
     past = initial_state.keys.shape[1]
     q, k, v, beta = (x.to(held).transpose(1, 2) for x in (q, k, v, beta.unsqueeze(-1)))

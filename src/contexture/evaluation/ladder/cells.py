@@ -48,8 +48,8 @@ def _source(path: Path) -> str:
     """SHA-256 of a file and of every file of its folder that it imports, by way of others too."""
     finder = ModuleFinder(path=[str(path.parent.resolve())])
     finder.run_script(str(path))
-    files = sorted(Path(module.__file__) for module in finder.modules.values() if module.__file__)
-    digests = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    files = sorted(file for file in (getattr(one, "__file__", None) for one in finder.modules.values()) if file)
+    digests = (hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
