@@ -11,6 +11,7 @@ from contexture.ops import (
     dispatch,
     kernel_delta_rule,
     linear_attention,
+    quadratic_attention,
 )
 from contexture.ops.linear_attention import CHUNK, linear_attention_chunked, linear_attention_reference
 from contexture.testing import LawError, check_op
@@ -60,7 +61,14 @@ def test_laws(name, law):
     check_op(OPS[name], laws=(law,))
 
 
-IN_BLOCKS = ["decayed-linear-attention", "delta-rule", "gated-delta-rule", "gated-linear-attention", "linear-attention"]
+IN_BLOCKS = [
+    "decayed-linear-attention",
+    "delta-rule",
+    "gated-delta-rule",
+    "gated-linear-attention",
+    "linear-attention",
+    "quadratic-attention",
+]
 
 
 @pytest.mark.parametrize("name", [*IN_BLOCKS, "kernel-delta-rule"])
@@ -68,7 +76,7 @@ def test_laws_hold_block_by_block(name, monkeypatch):
     """Sequences of the laws are short: here every chunk is a block of its own, and every few tokens a part."""
     monkeypatch.setattr(chunk_blocks, "ROWS", 1)
     monkeypatch.setattr(kernel_delta_rule, "PART", 5)
-    for module in (decayed_linear_attention, delta_chunks, linear_attention):
+    for module in (decayed_linear_attention, delta_chunks, linear_attention, quadratic_attention):
         monkeypatch.setattr(module, "CHUNK", 8)
     check_op(OPS[name])
 

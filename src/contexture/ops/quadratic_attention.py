@@ -18,13 +18,15 @@ fp32 at least. A change of segment sets S to zero.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from contexture.ops import dispatch
-from contexture.ops.chunks import add_product, chunk_size, join, masks, no_memory, silence, split, wide
+from contexture.ops.chunk_blocks import Factors, in_blocks, scaled
+from contexture.ops.chunks import add_product, chunk_size, silence, wide
 from contexture.ops.linear_attention import linear_attention_reference
 
 CHUNK = 64
@@ -92,29 +94,27 @@ def quadratic_attention_chunked(
     segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The polynomial inside chunks, features and running sums between them."""
-    time, dtype, held = q.shape[1], v.dtype, wide(v.dtype)
-    size = chunk_size(time, CHUNK)
-    queries, keys, values = (split(x.to(held), size) for x in (q, k, silence(v, segments)))
     constant, slope, curvature = coefficients
-    products = queries @ keys.mT
-    scores = torch.addcmul(constant + slope * products, products, products, value=curvature).tril_()
-    written, kept = quadratic_features(keys, coefficients), None
-    if segments is not None:
-        mask = masks(segments, size, held)
-        scores, written, kept = scores * mask.within, written * mask.writes, mask.keeps.unbind(2)
-    sums = (written.mT @ values).unbind(2)
-    if initial_state is None and len(sums) == 1:
-        return silence(join(scores @ values, time), segments).to(dtype), sums[0]
-    state = no_memory(k.new_empty(*k.shape[:3], written.shape[-1]), v) if initial_state is None else initial_state
-    states = []
-    for n, added in enumerate(sums):
-        states.append(state)
-        state = added + (state if kept is None else state * kept[n])
-    read = quadratic_features(queries, coefficients)
-    if segments is not None:
-        read = read * mask.reads
-    out = add_product(read @ torch.stack(states, 2), scores, values)
-    return silence(join(out, time), segments).to(dtype), state
+
+    def mix(rows: Sequence[Tensor], masks: Factors | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        queries, keys, values = rows
+        within, reads, writes, keeps = masks or (None,) * 4
+        products = queries @ keys.mT
+        scores = torch.addcmul(constant + slope * products, products, products, value=curvature).tril_()
+        scores, written = scaled(scores, within), scaled(quadratic_features(keys, coefficients), writes)
+        sums, states = (written.mT @ values).unbind(), []
+        if state is None and len(sums) == 1:
+            return scores @ values, sums[0]
+        state = torch.zeros_like(sums[0]) if state is None else state
+        for n, added in enumerate(sums):
+            states.append(state)
+            state = added + scaled(state, None if keeps is None else keeps[n])
+        read = scaled(quadratic_features(queries, coefficients), reads)
+        return add_product(read @ torch.stack(states), scores, values), state
+
+    rows, size = (q, k, silence(v, segments)), chunk_size(q.shape[1], CHUNK)
+    out, state = in_blocks(mix, rows, initial_state, size=size, segments=segments, dtype=wide(v.dtype))
+    return silence(out.to(v.dtype), segments), state
 
 
 def quadratic_attention(
