@@ -13,6 +13,7 @@ from contexture.ops.rotary import rotate, turns
 from contexture.ops.short_convolution import short_convolution
 from contexture.ops.softmax_attention import softmax_attention
 from contexture.ops.unit import unit
+from contexture.testing.ops import registered_ops
 
 
 def heads(*rows):
@@ -117,6 +118,20 @@ def test_a_path_that_cannot_run_raises_by_name():
 def test_the_table_for_attention_on_a_cpu(dtype, keys, gradient, path):
     call = dispatch.Call(device="cpu", dtype=dtype, time=keys, keys=keys, dim=16, gradient=gradient)
     assert dispatch.choose("softmax-attention", call) == path
+
+
+def test_one_token_takes_the_step_of_the_definition():
+    q = torch.ones(1, 1, 2, 4)
+    before = ops.counts()
+    state = linear_attention(q, q, q)[1]
+    linear_attention(*(torch.ones(1, 2, 2, 4) for _ in range(3)), initial_state=state)
+    with ops.use("chunked"):
+        torch.testing.assert_close(linear_attention(q, q, q)[1], state)
+    ran = {path: n - before.get((op, path), 0) for (op, path), n in ops.counts().items() if op == "linear-attention"}
+    assert (ran["reference"], ran["chunked"]) == (1, 2)
+    assert set(registered_ops()) > dispatch.STEPPED
+    call = dispatch.Call(device="cpu", dtype=torch.float32, time=1, keys=9, dim=4, gradient=False)
+    assert dispatch.choose("softmax-attention", call) == "sdpa"
 
 
 def test_autocast_stays_outside_an_op():

@@ -57,6 +57,25 @@ class Op:
 TRITON = "triton"
 ONLY_FAST = {"selective-scan": "blocked", "biased-average": "halves", "masked-mixing": "products"}
 """The fast path of ops that have one alone and do not call it chunked."""
+STEPPED = {
+    "decayed-linear-attention",
+    "delta-rule",
+    "diagonal-recurrence",
+    "exponential-average",
+    "flow-attention",
+    "gated-delta-rule",
+    "gated-linear-attention",
+    "linear-attention",
+    "linear-system",
+    "moving-average",
+    "prefix-softmax",
+    "quadratic-attention",
+    "routed-linear-attention",
+    "selective-scan",
+    "titans",
+    "windowed-average",
+}
+"""Ops of which one step of the definition costs less on a CPU than a chunk of one token (benchmarks/one_token.py)."""
 
 
 def choose(name: str, call: Call) -> str:
@@ -67,9 +86,12 @@ def choose(name: str, call: Call) -> str:
     of explicit batched products at 50 keys, 10 times at 82 and twice at 512; at 2,048 the products are the slower.
     A grouped convolution is 3 to 6 times faster than a product per tap, but cannot stop at a segment's edge.
     A transform takes as long as a product for 16 further tokens after 512, and 5 times as long for one after 8,192.
+    One token alone is the definition's step where the state does not grow: 1.4 to 3.6 times as fast.
     """
     if call.device == "cuda" and not _unable(name, call):
         return TRITON
+    if call.device == "cpu" and call.time == 1 and name in STEPPED:
+        return "reference"
     match name:
         case "softmax-attention":
             short = call.device == "cpu" and call.half and call.gradient and call.keys <= 512

@@ -13,7 +13,7 @@ _ROW = 20
 def page(ladder: Ladder) -> str:
     """Every panel with what its numbers are, the machine and the command, to be included in a page."""
     machine = ladder.environment
-    parts = [f"{machine['processor']}, torch {machine['torch']}; `{ladder.command}`\n"]
+    parts = [f"{machine['processor']}, torch {machine['torch']}; `{ladder.command}`"]
     for match in ladder.matches:
         headings = [*_HEADINGS, *(rung.name for rung in ladder.rungs)]
         rows = [
@@ -21,10 +21,11 @@ def page(ladder: Ladder) -> str:
             for one in ladder.standings(match)
         ]
         lines = [headings, ["---", *("---:" for _ in headings[1:])], *rows]
-        parts.append(f"At {TITLES[match]}:\n")
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n")
-        parts += [f"- {line}" for line in missing(ladder, match)]
-    return "\n".join([*parts, *(f"\n{line[0].upper()}{line[1:]}." for line in legend(ladder, interval=False))]) + "\n"
+        parts += [f"At {TITLES[match]}:", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+        if left_out := [f"- {line}" for line in missing(ladder, match)]:
+            parts.append("\n".join(left_out))
+    parts += (f"{line[0].upper()}{line[1:]}." for line in legend(ladder, interval=False))
+    return "\n\n".join(parts) + "\n"
 
 
 def accuracy_by_rung(ladder: Ladder, match: str) -> str:
