@@ -116,7 +116,7 @@ def test_gradients_of_the_delta_rules_take_large_heads_tile_by_tile(name, packed
 
     inputs = sample(name, 40, dim=37)
     inputs[2] = inputs[2][..., :21]
-    # Three tiles of 16 key channels, the last of 5; two passes over columns, the last of 5; three chunks, the last of 8.
+    # Tiles of 16, 16 and 5 key channels; passes over 16 and 5 columns; chunks of 16, 16 and 8 steps.
     cut = delta_chunks.Cut(16, scanned=16, num_warps=4, num_stages=1, tile=16, passed=16, tile_warps=4)
     monkeypatch.setattr(delta_chunks, "cut", lambda *sizes: cut)
     check(name, inputs, **({"segments": SEGMENTS} if packed else {}))

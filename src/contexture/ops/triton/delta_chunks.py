@@ -13,9 +13,10 @@ and backward, with the gradient dS of the memory after the chunk:
     X = tril(R U', -1),    dB = -b X,    db = rows of R * (V - (reads * K) S) - X * B
 
 Four kernels: T of every chunk at once; the scan forward in time, in which a program holds a block of the memory's
-columns; the scan backward in time; and the gradients that need both memories, of every chunk at once. Backward runs
-the first two again instead of keeping what they found. T is found by substitution inside blocks of 16 rows, all blocks
-at once, and by products between them: with N = T_blocks A below the blocks, N^4 = 0 and T = (I - N)(I + N^2) T_blocks.
+columns; and, in `contexture.ops.triton.delta_gradients`, the scan backward in time, and the gradients that need both
+memories, of every chunk at once. Backward runs the first two again instead of keeping what they found. T is found by
+substitution inside blocks of 16 rows, all blocks at once, and by products between them: with N = T_blocks A below the
+blocks, N^4 = 0 and T = (I - N)(I + N^2) T_blocks.
 
 q, k: [batch, time, heads, K]; v, o, U, R: [.., V]; b, log a: [batch, time, heads]; S, dS: [batch, heads, K, V];
 T: [batch, heads, chunks, size, size].
