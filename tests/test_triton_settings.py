@@ -110,6 +110,32 @@ def test_chunks_of_learned_memories(name, settings):
     check(name, sample(name, 40 if "segments" in settings else 17), **settings)
 
 
+@pytest.mark.parametrize(("name", "packed"), [("delta-rule", False), ("gated-delta-rule", True)])
+def test_gradients_of_the_delta_rules_take_large_heads_tile_by_tile(name, packed, monkeypatch):
+    from contexture.ops.triton import delta_chunks
+
+    inputs = sample(name, 40, dim=37)
+    inputs[2] = inputs[2][..., :21]
+    # Tiles of 16, 16 and 5 key channels; passes over 16 and 5 columns; chunks of 16, 16 and 8 steps.
+    cut = delta_chunks.Cut(16, scanned=16, num_warps=4, num_stages=1, tile=16, passed=16, tile_warps=4)
+    monkeypatch.setattr(delta_chunks, "cut", lambda *sizes: cut)
+    check(name, inputs, **({"segments": SEGMENTS} if packed else {}))
+
+
+@pytest.mark.parametrize(("dim", "itemsize", "steps", "tile", "warps"), [
+    (64, 2, 64, 32, 4),
+    (128, 2, 64, 128, 8),
+    (256, 2, 32, 64, 4),
+    (64, 4, 32, 64, 4),
+    (256, 4, 32, 64, 4),
+])  # fmt: skip
+def test_tiles_of_the_delta_rules_gradients(dim, itemsize, steps, tile, warps):
+    from contexture.ops.triton.delta_chunks import cut
+
+    found = cut(8192, dim, dim, itemsize)
+    assert (found.size, found.tile, found.tile_warps, found.passed * itemsize) == (steps, tile, warps, 64)
+
+
 MIXERS = (
     ("mamba", "selective-scan", {}),
     ("native-hybrid", "native-hybrid-attention", {"window": 5}),

@@ -13,9 +13,10 @@ and backward, with the gradient dS of the memory after the chunk:
     X = tril(R U', -1),    dB = -b X,    db = rows of R * (V - (reads * K) S) - X * B
 
 Four kernels: T of every chunk at once; the scan forward in time, in which a program holds a block of the memory's
-columns; the scan backward in time; and the gradients that need both memories, of every chunk at once. Backward runs
-the first two again instead of keeping what they found. T is found by substitution inside blocks of 16 rows, all blocks
-at once, and by products between them: with N = T_blocks A below the blocks, N^4 = 0 and T = (I - N)(I + N^2) T_blocks.
+columns; and, in `contexture.ops.triton.delta_gradients`, the scan backward in time, and the gradients that need both
+memories, of every chunk at once. Backward runs the first two again instead of keeping what they found. T is found by
+substitution inside blocks of 16 rows, all blocks at once, and by products between them: with N = T_blocks A below the
+blocks, N^4 = 0 and T = (I - N)(I + N^2) T_blocks.
 
 q, k: [batch, time, heads, K]; v, o, U, R: [.., V]; b, log a: [batch, time, heads]; S, dS: [batch, heads, K, V];
 T: [batch, heads, chunks, size, size].
@@ -28,8 +29,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from contexture.ops.triton.delta_gradients import backward_kernel, gradients_kernel
 from contexture.ops.triton.factors import factors
-from contexture.ops.triton.launch import chunk, dot, handed_in, ids, rows, tile
+from contexture.ops.triton.launch import CHUNK, chunk, dot, handed_in, ids, rows, tile
 from contexture.ops.triton.scan import memory
 from contexture.ops.triton.tiles import part_and_unit
 
@@ -197,229 +199,27 @@ def _forward(
         tl.store(last + pair * K * V + corner, state, mask=in_corner)
 
 
-@triton.jit(do_not_specialize=["time"])
-def _backward(
-    q,
-    k,
-    d_out,
-    rate,
-    log_decay,
-    ids,
-    solver,
-    d_last,
-    d_first,
-    moves,
-    afters,
-    time,
-    heads,
-    q_b,
-    q_t,
-    q_h,
-    k_b,
-    k_t,
-    k_h,
-    o_b,
-    o_t,
-    o_h,
-    r_b,
-    r_t,
-    r_h,
-    g_b,
-    g_t,
-    g_h,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    SIZE: tl.constexpr,
-    DOT: tl.constexpr,
-    HAS_DECAY: tl.constexpr,
-    HAS_IDS: tl.constexpr,
-):
-    """R of every step (`moves`), the gradient of the memory after every chunk, and that of the first."""
-    block, pair = part_and_unit((V + BV - 1) // BV)
-    b, h = pair // heads, pair % heads
-    row, inner, column = tl.arange(0, SIZE), tl.arange(0, BK), block * BV + tl.arange(0, BV)
-    has_inner, has_column = inner < K, column < V
-    corner, in_corner = inner[:, None] * V + column[None, :], has_inner[:, None] & has_column[None, :]
-    q += b * q_b + h * q_h
-    k += b * k_b + h * k_h
-    d_out += b * o_b + h * o_h
-    rate += b * r_b + h * r_h
-    if HAS_DECAY:
-        log_decay += b * g_b + h * g_h
-    if HAS_IDS:
-        ids += b * time
-    chunks = tl.cdiv(time, SIZE)
-    change = tl.load(d_last + pair * K * V + corner, mask=in_corner, other=0.0)
-    for step in range(chunks):
-        n = chunks - 1 - step
-        start = n * SIZE
-        start = start.to(tl.int64)
-        within, reads, writes, keeps, present, _continues = factors(
-            log_decay, ids, start, time, g_t, SIZE, False, HAS_DECAY, HAS_IDS
-        )
-        valid = start + row < time
-        in_inner, in_column = present[:, None] & has_inner[None, :], valid[:, None] & has_column[None, :]
-        queries = tl.load(q + start * q_t + row[:, None] * q_t + inner[None, :], mask=in_inner, other=0.0).to(DOT)
-        keys = tl.load(k + start * k_t + row[:, None] * k_t + inner[None, :], mask=in_inner, other=0.0).to(DOT)
-        slopes = tl.load(d_out + start * o_t + row[:, None] * o_t + column[None, :], mask=in_column, other=0.0)
-        rates = tl.load(rate + (start + row) * r_t, mask=present, other=0.0).to(tl.float32)
-        turned = tl.load(solver + (pair * chunks + n) * SIZE * SIZE + row[None, :] * SIZE + row[:, None]).to(DOT)
-        tl.store(afters + (pair * chunks + n) * K * V + corner, change.to(afters.dtype.element_ty), mask=in_corner)
-        scores = (tl.dot(queries, tl.trans(keys), input_precision="tf32x3") * within).to(DOT)
-        moved = tl.dot(keys, change.to(DOT), input_precision="tf32x3") * writes[:, None]
-        moved += tl.dot(tl.trans(scores), slopes.to(DOT), input_precision="tf32x3")
-        moved = tl.dot(turned, moved.to(DOT), input_precision="tf32x3")
-        at = ((b * time + start) * heads + h) * V + row[:, None] * heads * V + column[None, :]
-        tl.store(moves + at, moved.to(moves.dtype.element_ty), mask=in_column)
-        read = (slopes.to(tl.float32) * reads[:, None]).to(DOT)
-        erased = (moved * (rates * reads)[:, None]).to(DOT)
-        change = change * keeps + tl.dot(tl.trans(queries), read, input_precision="tf32x3")
-        change -= tl.dot(tl.trans(keys), erased, input_precision="tf32x3")
-    tl.store(d_first + pair * K * V + corner, change, mask=in_corner)
-
-
-@triton.jit(do_not_specialize=["time"])
-def _gradients(
-    q,
-    k,
-    v,
-    d_out,
-    rate,
-    log_decay,
-    ids,
-    news,
-    moves,
-    held,
-    afters,
-    d_q,
-    d_k,
-    d_v,
-    d_rate,
-    d_decay,
-    time,
-    heads,
-    q_b,
-    q_t,
-    q_h,
-    k_b,
-    k_t,
-    k_h,
-    v_b,
-    v_t,
-    v_h,
-    o_b,
-    o_t,
-    o_h,
-    r_b,
-    r_t,
-    r_h,
-    g_b,
-    g_t,
-    g_h,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    SIZE: tl.constexpr,
-    DOT: tl.constexpr,
-    HAS_DECAY: tl.constexpr,
-    HAS_IDS: tl.constexpr,
-):
-    chunks = tl.cdiv(time, SIZE)
-    n, pair = part_and_unit(chunks)
-    b, h = pair // heads, pair % heads
-    start = n.to(tl.int64) * SIZE
-    row, inner = tl.arange(0, SIZE), tl.arange(0, BK)
-    q += b * q_b + h * q_h + start * q_t
-    k += b * k_b + h * k_h + start * k_t
-    v += b * v_b + h * v_h + start * v_t
-    d_out += b * o_b + h * o_h + start * o_t
-    rate += b * r_b + h * r_h + start * r_t
-    if HAS_DECAY:
-        log_decay += b * g_b + h * g_h
-    if HAS_IDS:
-        ids += b * time
-    within, reads, writes, keeps, present, _continues = factors(
-        log_decay, ids, start, time, g_t, SIZE, False, HAS_DECAY, HAS_IDS
-    )
-    valid, has_inner = start + row < time, inner < K
-    in_inner = present[:, None] & has_inner[None, :]
-    queries = tl.load(q + row[:, None] * q_t + inner[None, :], mask=in_inner, other=0.0).to(DOT)
-    keys = tl.load(k + row[:, None] * k_t + inner[None, :], mask=in_inner, other=0.0).to(DOT)
-    rates = tl.load(rate + row * r_t, mask=present, other=0.0).to(tl.float32)
-    read, erased = tl.zeros((SIZE, BK), dtype=tl.float32), tl.zeros((SIZE, BK), dtype=tl.float32)
-    written = tl.zeros((SIZE, BK), dtype=tl.float32)
-    d_scores, crossed = tl.zeros((SIZE, SIZE), dtype=tl.float32), tl.zeros((SIZE, SIZE), dtype=tl.float32)
-    aligned, kept = tl.zeros((SIZE,), dtype=tl.float32), 0.0
-    at_chunk = ((b * time + start) * heads + h) * V
-    for first_column in range(0, V, BV):
-        column = first_column + tl.arange(0, BV)
-        has_column = column < V
-        in_column, in_corner = valid[:, None] & has_column[None, :], has_inner[:, None] & has_column[None, :]
-        at = row[:, None] * heads * V + column[None, :]
-        corner = (pair * chunks + n) * K * V + inner[:, None] * V + column[None, :]
-        slopes = tl.load(d_out + row[:, None] * o_t + column[None, :], mask=in_column, other=0.0).to(DOT)
-        values = tl.load(v + row[:, None] * v_t + column[None, :], mask=in_column, other=0.0).to(tl.float32)
-        new = tl.load(news + at_chunk + at, mask=in_column, other=0.0).to(DOT)
-        move = tl.load(moves + at_chunk + at, mask=in_column, other=0.0).to(DOT)
-        before = tl.load(held + corner, mask=in_corner, other=0.0).to(DOT)
-        after = tl.load(afters + corner, mask=in_corner, other=0.0).to(DOT)
-        read += tl.dot(slopes, tl.trans(before), input_precision="tf32x3")
-        erased += tl.dot(move, tl.trans(before), input_precision="tf32x3")
-        written += tl.dot(new, tl.trans(after), input_precision="tf32x3")
-        d_scores += tl.dot(slopes, tl.trans(new), input_precision="tf32x3")
-        crossed += tl.dot(move, tl.trans(new), input_precision="tf32x3")
-        aligned += tl.sum(move.to(tl.float32) * values, axis=1)
-        d_values = move.to(tl.float32) * rates[:, None]
-        tl.store(d_v + at_chunk + at, d_values.to(d_v.dtype.element_ty), mask=in_column)
-        if HAS_DECAY:
-            kept += tl.sum(tl.sum(before.to(tl.float32) * after.to(tl.float32), axis=1), axis=0)
-    read, erased, written = read * reads[:, None], erased * reads[:, None], written * writes[:, None]
-    wide_keys, wide_queries = keys.to(tl.float32), queries.to(tl.float32)
-    d_scores = d_scores * within
-    crossed = tl.where(row[:, None] > row[None, :], crossed * within, 0.0)
-    overlaps = tl.dot(keys, tl.trans(keys), input_precision="tf32x3")
-    slope = aligned - tl.sum(erased * wide_keys, axis=1) - tl.sum(crossed * overlaps, axis=1)
-    tl.store(d_rate + (b * time + start + row) * heads + h, slope, mask=valid)
-    d_overlaps = -crossed * rates[:, None]
-    erased = erased * rates[:, None]
-    if HAS_DECAY:
-        scores = tl.dot(queries, tl.trans(keys), input_precision="tf32x3")
-        spread = d_scores * scores + d_overlaps * overlaps
-        left = tl.sum(written * wide_keys, axis=1)
-        total = tl.sum(spread, axis=1) - tl.sum(spread, axis=0) - left
-        total += tl.sum(read * wide_queries, axis=1) - tl.sum(erased * wide_keys, axis=1)
-        whole = tl.sum(left, axis=0) + keeps * kept
-        later = tl.cumsum(total, 0, reverse=True) + whole
-        tl.store(d_decay + (b * time + start + row) * heads + h, later, mask=valid)
-    d_scores = d_scores.to(DOT)
-    d_queries = read + tl.dot(d_scores, keys, input_precision="tf32x3")
-    d_keys = written - erased + tl.dot(tl.trans(d_scores), queries, input_precision="tf32x3")
-    both = (d_overlaps + tl.trans(d_overlaps)).to(DOT)
-    d_keys += tl.dot(both, keys, input_precision="tf32x3")
-    at = ((b * time + start) * heads + h) * K + row[:, None] * heads * K + inner[None, :]
-    in_inner = valid[:, None] & has_inner[None, :]
-    tl.store(d_q + at, d_queries.to(d_q.dtype.element_ty), mask=in_inner)
-    tl.store(d_k + at, d_keys.to(d_k.dtype.element_ty), mask=in_inner)
-
-
 class Cut(NamedTuple):
-    """A chunk's steps, columns of the memory to a program of a scan and to one pass of the last kernel, and warps."""
+    """A chunk's steps; a scan's columns of the memory to a program, warps and stages; and for the gradients of a chunk
+    the key channels of a tile, the columns that are read at a time, and warps."""
 
     size: int
     scanned: int
-    passed: int
     num_warps: int
     num_stages: int
+    tile: int
+    passed: int
+    tile_warps: int
 
 
 def cut(time: int, inner: int, columns: int, itemsize: int) -> Cut:
     """The one configuration for a size of tile and of numbers."""
     large = inner > 128 or itemsize == 4
     size = chunk(time, 32 if large else 64)
-    return Cut(size, min(columns, 32 if large else 64), min(columns, 32), 4 if inner <= 64 else 8, 1 if large else 2)
+    scan = min(columns, 32 if large else 64), 4 if inner <= 64 else 8, 1 if large else 2
+    whole = size == CHUNK and inner > 64
+    tile = inner if whole else min(inner, 64 if size < CHUNK else 32)
+    return Cut(size, *scan, tile, min(columns, 64 // itemsize), 8 if whole else 4)
 
 
 class _Call:
@@ -513,7 +313,7 @@ class _Call:
         moves = self.room(self.batch, self.time, self.heads, self.columns)
         afters = self.room(self.pairs, self.chunks, self.inner, self.columns)
         d_first = memory(self.q, self.inner, self.columns)
-        _backward[(triton.cdiv(self.columns, self.cut.scanned) * self.pairs,)](
+        backward_kernel[(triton.cdiv(self.columns, self.cut.scanned) * self.pairs,)](
             self.q,
             self.k,
             d_out,
@@ -546,7 +346,7 @@ class _Call:
         d_v = self.room(self.batch, self.time, self.heads, self.columns)
         d_rate = self.room(self.batch, self.time, self.heads, dtype=torch.float32)
         d_decay = None if self.log_decay is None else torch.empty_like(d_rate)
-        _gradients[(self.chunks * self.pairs,)](
+        gradients_kernel[(self.chunks * self.pairs,)](
             self.q,
             self.k,
             self.v,
@@ -570,10 +370,12 @@ class _Call:
             *self.v.stride()[:3],
             *d_out.stride()[:3],
             *self.strides,
-            BV=self.cut.passed,
+            K=self.inner,
+            V=self.columns,
+            BK=self.cut.tile,
+            STEP=self.cut.passed,
             num_stages=1,
-            **self.sizes,
-            **self.flags,
+            **self.flags | {"num_warps": self.cut.tile_warps},
         )
         return d_q, d_k, d_v, d_rate, d_decay
 

@@ -223,7 +223,9 @@ class _Routed(torch.autograd.Function):
         tables = shares, items, firsts, ends, items if ids is None else ids
         parts = torch.empty(batch, time, num_routes, heads, out_dim, dtype=v.dtype, device=v.device)
         last = torch.empty(initial.shape, dtype=torch.float32, device=v.device)
-        _forward_kernel[grid](q, k, v, *tables, initial, parts, last, *launch, **settings, num_warps=8, num_stages=2)
+        # Rows of 256 numbers in fp32, read a chunk ahead, would not fit into an SM.
+        how = {"num_warps": 8, "num_stages": 1 if max(dim, out_dim) > 128 and v.element_size() == 4 else 2}
+        _forward_kernel[grid](q, k, v, *tables, initial, parts, last, *launch, **settings, **how)
         ctx.save_for_backward(q, k, v, *tables, initial)
         ctx.launch = grid, blocks, launch, settings
         return parts.squeeze(2) if num_routes == 1 else parts.sum(2), last
