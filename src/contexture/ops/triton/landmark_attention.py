@@ -26,10 +26,23 @@ from contexture.ops.triton import landmark_kernels as kernels
 from contexture.ops.triton.launch import dot, rows, tile
 from contexture.ops.triton.tiles import strides_of
 
-SLOTS = 64
-"""How many keys a tile holds, if a block has no more."""
 ROWS = 512
 """For how many queries at a time the blocks to enter are chosen."""
+
+
+class Cut(NamedTuple):
+    """Queries of a tile, keys of a tile if a block has no more, and stages of the loop over tiles."""
+
+    queries: int
+    slots: int
+    num_stages: int
+
+
+def _cut(dim: int, itemsize: int) -> Cut:
+    """The one configuration for a size of head and of numbers, such that a tile's rows fit into an SM."""
+    if itemsize == 4:
+        return Cut(64, 64, 1) if dim <= 64 else Cut(32 if dim <= 128 else 16, 32, 1)
+    return Cut(64 if dim <= 128 else 32, 64, 2)
 
 
 class _Blocks(NamedTuple):
@@ -95,11 +108,10 @@ class _Landmarks(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         (batch, time, heads, dim), out_dim, blocks = q.shape, v.shape[-1], landmarks.shape[1]
-        side = tile(block)
+        side, cut = tile(block), _cut(max(dim, out_dim), v.element_size())
         settings = {
-            "DIM": dim, "OUT": out_dim, "BQ": 64 if max(dim, out_dim) <= 128 else 32, "BD": tile(dim),
-            "BE": tile(out_dim), "NUM": max(1, SLOTS // side), "BP": side, "FEW": kept is not None,
-            "DOT": dot(v.dtype),
+            "DIM": dim, "OUT": out_dim, "BQ": cut.queries, "BD": tile(dim), "BE": tile(out_dim),
+            "NUM": max(1, cut.slots // side), "BP": side, "FEW": kept is not None, "DOT": dot(v.dtype),
         }  # fmt: skip
         sizes = time, k.shape[1] - time, heads, blocks, scale
         strides = tuple(strides_of(x) for x in (q, k, v, landmarks))
@@ -107,7 +119,8 @@ class _Landmarks(torch.autograd.Function):
         lse = torch.empty(batch, time, heads, dtype=torch.float32, device=v.device)
         given = q, k, v, landmarks, starts, own, lowest, starts if kept is None else kept
         grid = (triton.cdiv(time, settings["BQ"]) * batch * heads,)
-        kernels.outputs_kernel[grid](*given, out, lse, *strides, *sizes, **settings, num_warps=4, num_stages=2)
+        launch = {"num_warps": 4, "num_stages": cut.num_stages}
+        kernels.outputs_kernel[grid](*given, out, lse, *strides, *sizes, **settings, **launch)
         ctx.save_for_backward(*given, until, out, lse)
         ctx.launch = grid, strides, sizes, settings
         return out
