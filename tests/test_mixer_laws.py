@@ -115,7 +115,7 @@ def test_laws_under_other_settings(name, settings):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize("name", ["softmax", "delta-rule", "mamba-2"])
+@pytest.mark.parametrize("name", ["softmax", "delta-rule", "mamba-2", "landmark"])
 def test_inductor_gives_what_the_mixer_gives(name):
     law_compilation(MixerCase(mixer=CAUSAL[name]), backend="inductor")
 

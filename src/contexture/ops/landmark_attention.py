@@ -138,7 +138,8 @@ def _weights(queries: Tensor, k: Tensor, entries: Tensor, block: int, num_retrie
     keys = F.pad(k, (0, 0, 0, 0, 0, -seen % block)).permute(0, 2, 3, 1)
     scores = torch.unflatten((queries @ keys).to(held), -1, (-1, block))
     step = torch.arange(seen - time, seen, device=k.device)
-    own = step // block
+    # Not step // block: from that, torch.compile's kernels of torch 2.13 read indices that are none.
+    own = torch.arange(scores.shape[3], device=k.device).repeat_interleave(block)[seen - time : seen]
     later = torch.arange(entries.shape[-1], device=k.device) >= own[:, None]
     entries = _retrieve(entries.masked_fill(later, -math.inf), num_retrieved)
     place = own[:, None, None].expand(*scores.shape[:2], -1, 1, block)
