@@ -178,5 +178,5 @@ def test_nothing_is_wider_than_a_narrow_screen(site: tuple[Path, str], tmp_path:
 
 def test_the_axis_of_a_plot_keeps_its_width_on_a_narrow_screen(site: tuple[Path, str], tmp_path: Path) -> None:
     script = 'said.push(String(page.querySelector("td.axis").getBoundingClientRect().width));'
-    for page in ("compare/decode-8192-fp32.html", "leaderboards/mqar.html"):
+    for page in ("compare/decode-8192-fp32.html", "leaderboards/induction.html"):
         assert float(probed(site, tmp_path, script, page=page, width=390)[0]) > 90

@@ -76,15 +76,21 @@ class Measure:
 
 
 def read_measures(folder: Path) -> tuple[Measure, ...]:
-    """Every measure of a folder of results; InputError names a file that cannot be read as what its name says."""
+    """Every measure of a folder of results, the first where two files hold the same of one task.
+
+    InputError names a file that cannot be read as what its name says.
+    """
     found: dict[str, Measure] = {}
+    titles: set[tuple[str, str]] = set()
     for pattern, reader in _READERS.items():
         for path in sorted(folder.glob(pattern)):
             try:
                 document = json_text.loads(path.read_bytes())
                 for measure in reader(document, path.stem):
-                    if measure.values:
+                    same = measure.task, measure.title
+                    if measure.values and not (measure.task and same in titles):
                         found.setdefault(measure.key, _best_first(measure))
+                        titles.add(same)
             except OSError as error:
                 raise InputError(f"the result {path} cannot be read: {error.strerror or error}") from error
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

@@ -70,7 +70,6 @@ STEPPED = {
     "moving-average",
     "prefix-softmax",
     "quadratic-attention",
-    "routed-linear-attention",
     "selective-scan",
     "titans",
     "windowed-average",
@@ -86,7 +85,7 @@ def choose(name: str, call: Call) -> str:
     of explicit batched products at 50 keys, 10 times at 82 and twice at 512; at 2,048 the products are the slower.
     A grouped convolution is 3 to 6 times faster than a product per tap, but cannot stop at a segment's edge.
     A transform takes as long as a product for 16 further tokens after 512, and 5 times as long for one after 8,192.
-    One token alone is the definition's step where the state does not grow: 1.4 to 3.6 times as fast.
+    One token alone is the definition's step where the state does not grow: 1.4 to 3.5 times as fast.
     """
     if call.device == "cuda" and not _unable(name, call):
         return TRITON
