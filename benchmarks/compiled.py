@@ -15,7 +15,9 @@ import argparse
 import inspect
 import json
 import multiprocessing
+import os
 import sys
+import tempfile
 import time
 import warnings
 from multiprocessing.connection import Connection
@@ -77,9 +79,10 @@ def speed(mixer: type[Any]) -> Row:
     return seconds | {"compilation": compilation, "times_faster": round(seconds["eager"] / seconds["compiled"], 2)}
 
 
-def measured(name: str, answer: Connection) -> None:
+def measured(name: str, answer: Connection, cache: str) -> None:
     """One mixer's row, sent part by part so that a step that takes too long costs no other."""
     warnings.simplefilter("ignore")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty folder, so that nothing is compiled before it is timed
     torch._inductor.config.compile_threads = 1  # no process of inductor's own would outlive this one
     torch.set_num_threads(1)
     mixer = registered("mixers")[name]
@@ -96,19 +99,20 @@ def row_of(name: str, limit: float) -> Row:
     """What a process of its own finds of a mixer within `limit` seconds."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=measured, args=(name, theirs), daemon=False)
-    process.start()
-    theirs.close()
     row: Row = {"mixer": name}
-    end = time.monotonic() + limit
-    try:
-        while ours.poll(max(0.0, end - time.monotonic())):
-            row |= ours.recv()
-    except EOFError:
-        return row
-    finally:
-        process.kill()
-        process.join()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
+        process = context.Process(target=measured, args=(name, theirs, cache), daemon=False)
+        process.start()
+        theirs.close()
+        end = time.monotonic() + limit
+        try:
+            while ours.poll(max(0.0, end - time.monotonic())):
+                row |= ours.recv()
+        except EOFError:
+            return row
+        finally:
+            process.kill()
+            process.join()
     return row | {"reason": f"took more than {limit:.0f} s"}
 
 

@@ -13,12 +13,11 @@ from statistics import median
 
 import torch
 
-from contexture.discovery import ops
 from contexture.ops import dispatch
-from contexture.ops.lean_decode import DECODE
 from contexture.randomness import generator
 from contexture.store.environment import environment
 from contexture.store.results import write_result
+from contexture.testing.ops import registered_ops
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "one_token.json"
 TURNS, FIRST = 200, 20
@@ -46,10 +45,9 @@ def main() -> int:
     torch.set_num_threads(1)
     rows = {}
     with torch.no_grad():
-        for name, op in ops().items():
-            if name != DECODE.name:  # which has no state
-                rows[name] = microseconds(op)
-                print(f"{name:26}", *(f"{path} {value:,.0f} us" for path, value in rows[name].items()), flush=True)
+        for name, op in registered_ops().items():
+            rows[name] = microseconds(op)
+            print(f"{name:26}", *(f"{path} {value:,.0f} us" for path, value in rows[name].items()), flush=True)
     shape = {"batch": 2, "heads": 4, "dim": 64, "dtype": "fp32", "threads": 1, "turns": TURNS}
     command = "python benchmarks/one_token.py"
     write_result(RESULT, {"command": command, "environment": environment(), "shape": shape, "microseconds": rows})

@@ -194,8 +194,8 @@ def test_a_rung_that_two_ladders_climbed_stands_once() -> None:
     said = {measure.title: measure.key for measure in found}
     assert said == {
         "accuracy on mqar-8": "recall-ladder-mqar-8-parameters",
-        "accuracy on mqar-8, equal state": "recall-small-mqar-8-state",
-        "accuracy on mqar-8, equal seconds": "recall-small-mqar-8-seconds",
+        "accuracy on mqar-8, equal state": "recall-ladder-mqar-8-state",
+        "accuracy on mqar-8, equal seconds": "recall-ladder-mqar-8-seconds",
     }
     assert len(said) == len(found)
 

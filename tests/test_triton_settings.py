@@ -73,6 +73,15 @@ def test_landmark_blocks(block, num_retrieved, packed):
     check("landmark-attention", sample("landmark-attention", 40 if block < 70 else 75), **rest)
 
 
+@pytest.mark.parametrize(("queries", "slots"), [(32, 32), (16, 32)])
+def test_landmark_tiles_of_large_heads(queries, slots, monkeypatch):
+    from contexture.ops.triton import landmark_attention
+
+    cut = landmark_attention.Cut(queries, slots, num_stages=1)
+    monkeypatch.setattr(landmark_attention, "cut", lambda *sizes: cut)
+    check("landmark-attention", sample("landmark-attention", 75), block=5)
+
+
 def test_landmark_blocks_that_are_too_long_are_refused():
     inputs = [x.float().to(DEVICE) for x in sample("landmark-attention", 2)]
     with ops.use("triton"), pytest.raises(InputError, match="blocks of up to 256 tokens, not 300"):

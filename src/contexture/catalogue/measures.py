@@ -76,21 +76,18 @@ class Measure:
 
 
 def read_measures(folder: Path) -> tuple[Measure, ...]:
-    """Every measure of a folder of results, the first where two files hold the same of one task.
+    """Every measure of a folder of results, the first where two files hold the same.
 
     InputError names a file that cannot be read as what its name says.
     """
     found: dict[str, Measure] = {}
-    titles: set[tuple[str, str]] = set()
     for pattern, reader in _READERS.items():
         for path in sorted(folder.glob(pattern)):
             try:
                 document = json_text.loads(path.read_bytes())
                 for measure in reader(document, path.stem):
-                    same = measure.task, measure.title
-                    if measure.values and not (measure.task and same in titles):
+                    if measure.values:
                         found.setdefault(measure.key, _best_first(measure))
-                        titles.add(same)
             except OSError as error:
                 raise InputError(f"the result {path} cannot be read: {error.strerror or error}") from error
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -161,7 +158,7 @@ def _ladder(document: Document, stem: str) -> Iterator[Measure]:
             placed = [p for p in document["placings"] if p["rung"] == rung["name"] and p["match"] == match]
             settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in rung["settings"].items())
             yield Measure(
-                key=f"{stem.replace('_', '-')}-{rung['name']}-{match}",
+                key=f"recall-ladder-{rung['name']}-{match}",
                 title=f"accuracy on {rung['name']}" + ("" if match == "parameters" else f", equal {match}"),
                 about=f"Share of answers that are right ({settings}): {budget['num_layers']} layers, {budget['steps']} "
                 f"steps, {budget['num_seeds']} seeds with the 95 % interval of their mean, equal {match}.",

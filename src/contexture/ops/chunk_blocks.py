@@ -1,4 +1,4 @@
-"""Few chunks at a time through all steps: what chunked ops share whose gradient is written out.
+"""Few chunks at a time through all steps: what the chunked forms of ops with one matrix of memory a head share.
 
 On a CPU what a step leaves behind should still be in the cache when the next one reads it, so that a block of chunks
 passes through all steps before the next block begins. Chunks come first, so that each is one piece of memory:
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contexture.ops.chunks import masks
+from contexture.ops.chunks import masks, runs_on_cpu
 
 ROWS = 4096
 """How many rows, over batch, heads and time, a CPU takes at a time."""
@@ -48,8 +48,7 @@ def in_blocks(
     ([6.0, 6.0, 6.0, 6.0, 6.0], 10.0)
     """
     batch, time, heads = rows[0].shape[:3]
-    together = rows[0].device.type != "cpu" or torch.compiler.is_compiling()
-    chunks = -(-time // size) if together else max(1, ROWS // (size * batch * heads))
+    chunks = max(1, ROWS // (size * batch * heads)) if runs_on_cpu(rows[0]) else -(-time // size)
     blocks = zip(*(torch.split(x, chunks * size, dim=1) for x in rows), strict=True)
     packed = None if segments is None else _packed(segments, size, dtype)
     outputs = []

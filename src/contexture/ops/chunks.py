@@ -24,14 +24,14 @@ PART = 512
 State = TypeVar("State")
 
 
+def runs_on_cpu(x: Tensor) -> bool:
+    """Whether a CPU runs this as it is written, so that what it takes at a time should fit its cache."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def too_long(x: Float[Tensor, "batch time *rest"], segments: Tensor | None, part: int | None = None) -> bool:
     """Whether a CPU should take this sequence in parts, which its cache holds; packed ones stay whole."""
-    return (
-        segments is None
-        and x.device.type == "cpu"
-        and x.shape[1] > (part or PART)
-        and not torch.compiler.is_compiling()
-    )
+    return segments is None and x.shape[1] > (part or PART) and runs_on_cpu(x)
 
 
 def in_parts(

@@ -4,7 +4,8 @@
 
 calls each op named (or every one that has a kernel), forward and backward, with Triton's driver exchanged for one that
 compiles what is launched, loads nothing and runs nothing. It prints what each kernel takes: registers of a thread,
-bytes that spill out of them, and shared memory; exit status 1 if one does not compile or does not fit the target.
+bytes that spill out of them, shared memory, and seconds since the one before it, which are those of its compilation
+unless Triton had it in its cache; exit status 1 if one does not compile or does not fit the target.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +32,7 @@ class Kernel(NamedTuple):
     registers: int
     spilled: int
     shared: int
+    seconds: float
 
 
 class _Driver:
@@ -37,7 +40,8 @@ class _Driver:
 
     def __init__(self, capability: int) -> None:
         self.capability, self.utils, self.launcher_cls = capability, self, _Launcher
-        self.loaded: list[tuple[str, int, bytes]] = []
+        self.loaded: list[tuple[str, int, bytes, float]] = []
+        self.before = perf_counter()
 
     def get_current_target(self) -> Any:
         from triton.backends.compiler import GPUTarget
@@ -57,7 +61,9 @@ class _Driver:
         return {"max_shared_mem": SHARED[self.capability], "multiprocessor_count": 132, "warpSize": 32}
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
-        self.loaded.append((name, shared, binary))
+        now = perf_counter()
+        self.loaded.append((name, shared, binary, now - self.before))
+        self.before = now
         return 0, 0, 0, 0, 1024
 
 
@@ -69,7 +75,7 @@ class _Launcher:
         pass
 
 
-def _resources(name: str, shared: int, binary: bytes) -> Kernel:
+def _resources(name: str, shared: int, binary: bytes, seconds: float) -> Kernel:
     """What cuobjdump, which comes with Triton, says of a binary."""
     import triton
 
@@ -80,7 +86,7 @@ def _resources(name: str, shared: int, binary: bytes) -> Kernel:
         said = subprocess.run([tool, "--dump-resource-usage", file], capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", said)
     assert found is not None, said
-    return Kernel(name, int(found[1]), int(found[2]), shared)
+    return Kernel(name, int(found[1]), int(found[2]), shared, seconds)
 
 
 def compile_kernels(name: str, *, target: int, dim: int, time: int, dtype: torch.dtype, packed: bool) -> list[Kernel]:
@@ -132,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             for kernel in compile_kernels(name, dtype=getattr(torch, options.dtype), **settings):
                 used = f"{kernel.registers} registers, {kernel.spilled} bytes spilled, {kernel.shared} bytes shared"
-                print(f"{name} {kernel.name}: {used}", flush=True)
+                print(f"{name} {kernel.name}: {used}, {kernel.seconds:.1f} s", flush=True)
         except Exception as error:
             status = 1
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

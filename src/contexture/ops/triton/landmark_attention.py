@@ -38,7 +38,7 @@ class Cut(NamedTuple):
     num_stages: int
 
 
-def _cut(dim: int, itemsize: int) -> Cut:
+def cut(dim: int, itemsize: int) -> Cut:
     """The one configuration for a size of head and of numbers, such that a tile's rows fit into an SM."""
     if itemsize == 4:
         return Cut(64, 64, 1) if dim <= 64 else Cut(32 if dim <= 128 else 16, 32, 1)
@@ -108,10 +108,10 @@ class _Landmarks(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         (batch, time, heads, dim), out_dim, blocks = q.shape, v.shape[-1], landmarks.shape[1]
-        side, cut = tile(block), _cut(max(dim, out_dim), v.element_size())
+        side, taken = tile(block), cut(max(dim, out_dim), v.element_size())
         settings = {
-            "DIM": dim, "OUT": out_dim, "BQ": cut.queries, "BD": tile(dim), "BE": tile(out_dim),
-            "NUM": max(1, cut.slots // side), "BP": side, "FEW": kept is not None, "DOT": dot(v.dtype),
+            "DIM": dim, "OUT": out_dim, "BQ": taken.queries, "BD": tile(dim), "BE": tile(out_dim),
+            "NUM": max(1, taken.slots // side), "BP": side, "FEW": kept is not None, "DOT": dot(v.dtype),
         }  # fmt: skip
         sizes = time, k.shape[1] - time, heads, blocks, scale
         strides = tuple(strides_of(x) for x in (q, k, v, landmarks))
@@ -119,7 +119,7 @@ class _Landmarks(torch.autograd.Function):
         lse = torch.empty(batch, time, heads, dtype=torch.float32, device=v.device)
         given = q, k, v, landmarks, starts, own, lowest, starts if kept is None else kept
         grid = (triton.cdiv(time, settings["BQ"]) * batch * heads,)
-        launch = {"num_warps": 4, "num_stages": cut.num_stages}
+        launch = {"num_warps": 4, "num_stages": taken.num_stages}
         kernels.outputs_kernel[grid](*given, out, lse, *strides, *sizes, **settings, **launch)
         ctx.save_for_backward(*given, until, out, lse)
         ctx.launch = grid, strides, sizes, settings
