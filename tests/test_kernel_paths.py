@@ -138,6 +138,13 @@ def test_the_command_line_reads_the_variable_once(monkeypatch, capsys):
     assert dispatch.overrides() == {}
 
 
+def test_the_doctor_names_the_path_of_a_single_token(capsys):
+    assert main(["doctor"]) == 0
+    rows = [line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines() if " cpu float32: " in line]
+    assert "forward: chunked, one token: reference, training: chunked" in "".join(rows)
+    assert "forward: sdpa, one token: sdpa, training: sdpa" in "".join(rows)
+
+
 @pytest.mark.parametrize(("text", "said"), [("=triton", "op=path"), ("a=,b", "op=path"), ("mesma=chunked", "'mesma'")])
 def test_a_variable_that_says_nothing_is_bad_input(monkeypatch, capsys, text, said):
     monkeypatch.setenv("CONTEXTURE_PATHS", text)

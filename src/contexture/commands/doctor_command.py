@@ -49,7 +49,8 @@ def report() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, str]:
-    """Which path each op takes on this machine's devices, and why; in fp32 and bf16, at 512 tokens and heads of 64."""
+    """Which path each op takes on this machine's devices, and why: in fp32 and bf16, at 512 tokens and heads of 64, and
+    for one token after as many."""
     import torch
 
     from contexture.discovery import ops
@@ -60,8 +61,12 @@ def _paths() -> dict[str, str]:
         for name, op in ops().items():
             for dtype in (torch.float32, torch.bfloat16):
                 calls = {
-                    use: Call(device=device, dtype=dtype, time=512, keys=512, dim=64, gradient=gradient)
-                    for use, gradient in (("forward", False), ("training", True))
+                    use: Call(device=device, dtype=dtype, time=time, keys=512, dim=64, gradient=gradient)
+                    for use, time, gradient in (
+                        ("forward", 512, False),
+                        ("one token", 1, False),
+                        ("training", 512, True),
+                    )
                 }
                 taken = ", ".join(f"{use}: {path_of(op, call)}" for use, call in calls.items())
                 row = f"{name} {device} {str(dtype).removeprefix('torch.')}"
